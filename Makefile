@@ -1,0 +1,46 @@
+# Every task is one line; what it needs is made first, from the locks in requirements/, below .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+UNIT := tests/test_house.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos
+LINT := . protos/generate
+
+.PHONY: demo run test check format protos lock clean
+.DELETE_ON_ERROR:
+
+demo: .venv/demo  ## a real Envoy, the three services, and a table of what became of some requests
+	@$(BIN)/edgekeeper demo
+
+run: .venv/demo  ## the same edge until Ctrl-C, with curl lines to try
+	@$(BIN)/edgekeeper demo --stay
+
+test: .venv/test .venv/judge .venv/newest  ## every test
+	@$(BIN)/pytest
+
+check: .venv/test .venv/judge  ## format, lint, types, house rules, unit tests
+	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q $(UNIT)
+
+format: .venv/test  ## as `make check` wants it
+	@$(BIN)/ruff format $(LINT) && $(BIN)/ruff check --fix $(LINT)
+
+protos: .venv/test  ## the generated modules anew
+	@$(BIN)/python protos/generate
+
+lock: .venv/test  ## the locks anew; UPGRADE=--upgrade for newer versions
+	@PATH=$(BIN):$$PATH requirements/lock $(UPGRADE)
+
+clean:  ## all that is not in the repository
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Edgekeeper needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .venv
+
+.venv/demo .venv/test: .venv/%: requirements/%.txt pyproject.toml | .venv/bin/python
+	@echo "installing requirements/$*.txt into .venv ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/judge .venv/newest: .venv/%: requirements/%.txt | .venv/bin/python
+	@echo "installing requirements/$*.txt into $@ ..."
+	@$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@
