@@ -1,0 +1,99 @@
+"""What can go wrong, whose fault it is, and the gRPC status that a peer sees for it.
+
+A refusal (a denial, over limit) is a value, never one of these. Pure: no I/O, no clock.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "Bug",
+    "ClientError",
+    "ConfigError",
+    "DependencyError",
+    "EdgekeeperError",
+    "OperatorError",
+    "Overload",
+    "Problem",
+    "grpc_status",
+]
+
+
+class EdgekeeperError(Exception):
+    """The root of our errors. `grpc_code` is the name of the status that the peer sees; the text stays here."""
+
+    grpc_code: ClassVar[str] = "INTERNAL"
+
+
+class OperatorError(EdgekeeperError):
+    """Operator error: a configuration, a file or a command line is wrong, and its owner can mend it."""
+
+    grpc_code = "FAILED_PRECONDITION"
+
+
+class DependencyError(EdgekeeperError):
+    """Dependency error: a store, a disk or a peer that we need did not do its part.
+
+    `UNAVAILABLE`, never `UNKNOWN`: a caller's failure mode and retry policy know the first and may let the
+    second through.
+    """
+
+    grpc_code = "UNAVAILABLE"
+
+
+class Overload(EdgekeeperError):  # noqa: N818 - the field's own word
+    """Dependency error: this process has more work than it may take on, or the caller's deadline is over."""
+
+    grpc_code = "UNAVAILABLE"
+
+
+class ClientError(EdgekeeperError):
+    """Client error: the peer sent what its protocol does not allow."""
+
+    grpc_code = "INVALID_ARGUMENT"
+
+
+class Bug(EdgekeeperError):  # noqa: N818 - the house's word for whose fault it is
+    """Bug: something that cannot happen did."""
+
+    grpc_code = "INTERNAL"
+
+
+def grpc_status(error: BaseException) -> tuple[str, str]:
+    """Return the name of the gRPC status for `error` and a text that says nothing of its content.
+
+    An exception's text may hold a token or a path, so a peer is told only the kind (gRPC would send it whole).
+    """
+    code = error.grpc_code if isinstance(error, EdgekeeperError) else Bug.grpc_code
+    return code, {
+        "UNAVAILABLE": "temporarily unavailable",
+        "INVALID_ARGUMENT": "malformed request",
+        "FAILED_PRECONDITION": "not configured",
+    }.get(code, "internal error")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One mistake in a file: where it is, what is wrong and, if known, what would be right.
+
+    `line` and `column` count from 1; 0 means the file as a whole. `hint` may be empty.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{where}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+
+
+class ConfigError(OperatorError):
+    """Operator error: a file is wrong. `problems` holds every mistake found in it, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
