@@ -1,0 +1,156 @@
+"""The command `edgekeeper`. The services' own commands are found through entry points: the shell imports none."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from typing import Any
+
+import click
+
+from edgekeeper.commands import config_option, echo_json, exits, format_option, report_problems
+from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.logs import configure
+from edgekeeper.settings import ENTRY_POINTS, Settings, load, model, services
+from edgekeeper.sources import DiskSources
+
+__all__ = ["main"]
+
+
+class _Edgekeeper(click.Group):
+    """The commands of the shell, and one group for each installed service, imported when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(
+            [*super().list_commands(ctx), *(entry.name for entry in entry_points(group=ENTRY_POINTS))]
+        )
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for entry in entry_points(group=ENTRY_POINTS, name=cmd_name):
+            with exits():
+                commands: click.Command = entry.load().commands
+                return commands
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Edgekeeper, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Authorization, rate limits and access logs beside Envoy.
+
+    \b
+    Try:  edgekeeper demo
+          edgekeeper check --config edgekeeper.yaml
+          edgekeeper serve --config edgekeeper.yaml
+    """
+
+
+@main.command()
+@click.argument("names", metavar="[SERVICE ...]", nargs=-1)
+@config_option
+@click.option("--reflection", is_flag=True, help="Serve gRPC reflection, for grpcurl and the like.")
+def serve(names: tuple[str, ...], config: str | None, reflection: bool) -> None:  # noqa: FBT001
+    """Run the services, each in a process of its own, until SIGTERM or Ctrl-C.
+
+    Without SERVICE: all that have a section. SIGHUP reads the files again.
+
+    \b
+    Example:  edgekeeper serve --config edgekeeper.yaml authz ratelimit
+    """
+    from edgekeeper.supervisor import supervise
+
+    with exits(config_error=2):
+        settings = load(config)
+        for name in names:
+            settings.section(name)
+        configure(settings.root.telemetry.service_name)
+        sys.exit(asyncio.run(supervise(settings, names or tuple(settings.sections), reflect=reflection)))
+
+
+@main.command()
+@config_option
+@format_option
+def check(config: str | None, format_: str) -> None:
+    """Check edgekeeper.yaml and every file that it names; print all mistakes.
+
+    Exits 0 when all is good, 1 when something is wrong, 2 when there is nothing to read.
+
+    \b
+    Example:  edgekeeper check --config edgekeeper.yaml --format json
+    """
+    with exits(format_=format_):
+        settings = load(config)
+        problems = list(_problems(settings))
+        if problems:
+            raise ConfigError(problems)
+        if format_ == "json":
+            report_problems([], format_)
+        else:
+            click.echo(f"{settings.path}: good ({', '.join(settings.sections)})")
+
+
+@main.command()
+@click.argument("name", default="edgekeeper")
+def schema(name: str) -> None:
+    """Print the JSON Schema of edgekeeper.yaml, or of the documents called NAME.
+
+    \b
+    Example:  edgekeeper schema policy > policy.schema.json
+    """
+    with exits():
+        known = services()
+        models: dict[str, Any] = {"edgekeeper": model(known)}
+        for service in known.values():
+            models |= service.documents
+        if name not in models:
+            raise click.UsageError(f"no schema is called {name}; there are {', '.join(models)}")
+        click.echo(json.dumps(models[name].model_json_schema(), indent=2))
+
+
+@main.command()
+@click.option("--stay", is_flag=True, help="Keep the edge running until Ctrl-C, with requests to try.")
+@click.option("--port", default=8080, show_default=True, help="Where it listens on 127.0.0.1 with --stay; 0: any.")
+def demo(stay: bool, port: int) -> None:  # noqa: FBT001
+    """Run a real Envoy with the three services on this machine, and show what becomes of some requests.
+
+    Exits 0 when all came out as expected, 1 if not. Needs the extra `envoy`.
+
+    \b
+    Example:  edgekeeper demo --stay
+    """
+    from edgekeeper.demo import show
+
+    with exits():
+        try:
+            good = asyncio.run(show.until_signalled(show.stay(port) if stay else show.demo()))
+        except asyncio.CancelledError:
+            sys.exit(0 if stay else 130)
+        sys.exit(0 if good else 1)
+
+
+@main.command()
+@format_option
+def version(format_: str) -> None:
+    """Print the versions of Edgekeeper, of Python and of the packages that decide.
+
+    \b
+    Example:  edgekeeper version --format json
+    """
+    from edgekeeper.admin import versions
+
+    about = versions()
+    if format_ == "json":
+        echo_json(about)
+        return
+    click.echo(f"edgekeeper {about['edgekeeper']} (Python {about['python']})")
+    for package, number in about["packages"].items():
+        click.echo(f"  {package} {number}")
+
+
+def _problems(settings: Settings) -> Iterable[Problem]:
+    known = services()
+    for name, section in settings.sections.items():
+        try:
+            known[name].build(section, DiskSources())
+        except ConfigError as error:
+            yield from error.problems

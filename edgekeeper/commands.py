@@ -1,0 +1,87 @@
+"""What every subcommand shares: options, output, and the way from an error to an exit status.
+
+0 good; 1 what was checked, tested or explained is bad, failed or denied; 2 bad usage, unreadable file, cannot start.
+"""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
+
+import click
+import msgspec
+
+from edgekeeper.errors import ConfigError, EdgekeeperError, Problem
+from edgekeeper.service import Service
+from edgekeeper.settings import load
+from edgekeeper.sources import DiskSources
+
+__all__ = ["config_option", "echo_json", "exits", "format_option", "loaded", "report_problems"]
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    help="edgekeeper.yaml. Default: ./edgekeeper.yaml, else /etc/edgekeeper/edgekeeper.yaml.",
+)
+
+format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of the output.",
+)
+
+
+def echo_json(value: Any) -> None:
+    """Print `value` as one JSON document."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def report_problems(problems: Iterable[Problem], format_: str = "text") -> None:
+    """Print problems: to people on stderr, a line each; to programs as a JSON list on stdout."""
+    if format_ == "json":
+        echo_json(
+            [
+                {"file": p.file, "line": p.line, "column": p.column, "message": p.message, "hint": p.hint}
+                for p in problems
+            ]
+        )
+        return
+    for problem in problems:
+        click.echo(str(problem), err=True)
+
+
+@contextlib.contextmanager
+def exits(*, config_error: int = 1, format_: str = "text") -> Iterator[None]:
+    """Turn every error of the block into a message and an exit status; a traceback never reaches a user.
+
+    A `ConfigError` exits with `config_error`, whatever else is ours with 2.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        report_problems(error.problems, format_)
+        sys.exit(config_error)
+    except (click.ClickException, click.Abort, click.exceptions.Exit):
+        raise  # click says these itself
+    except (EdgekeeperError, OSError) as error:
+        _give_up(str(error))
+    except Exception as error:  # noqa: BLE001 - the last fence before the user
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        _give_up(f"bug: {type(error).__name__} at {frame.filename}:{frame.lineno}; please report it")
+
+
+def _give_up(message: str) -> NoReturn:
+    click.echo(f"edgekeeper: {message}", err=True)
+    sys.exit(2)
+
+
+def loaded(service: Service, config: str | None, format_: str = "text") -> tuple[Any, Any]:
+    """Return the service's section and its generation, built from the files; else print why and exit 1 or 2."""
+    with exits(format_=format_):
+        section = load(config).section(service.name)
+        return section, service.build(section, DiskSources())
+    raise AssertionError  # the block returns or exits

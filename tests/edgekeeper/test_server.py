@@ -1,0 +1,279 @@
+"""The method table over a real gRPC server and a real client on a Unix socket."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from edgekeeper.clock import SystemClock
+from edgekeeper.errors import Bug, ClientError, DependencyError, OperatorError, Overload
+from edgekeeper.rpc import Call, Method, StreamMethod, UnaryMethod
+from edgekeeper.server import Server
+from edgekeeper.telemetry import Registry, render
+
+SERVICE = "toy.Toy"
+
+
+@asynccontextmanager
+async def serving(sockets: Path, *methods: Method, max_in_flight: int = 8, reflect: bool = False):
+    server = Server(
+        methods,
+        [SERVICE],
+        max_in_flight=max_in_flight,
+        registry=(registry := Registry()),
+        clock=SystemClock(),
+        log=logging.getLogger("test"),
+        reflect=reflect,
+    )
+    target = f"unix:{sockets}/s.sock"
+    await server.start(target)
+    server.registry = registry
+    async with grpc.aio.insecure_channel(target) as channel:
+        yield server, channel
+    await server.stop(0)
+
+
+async def echo(request: bytes, _call: Call) -> bytes:
+    return request
+
+
+def raising(error: BaseException) -> UnaryMethod:
+    async def handler(_request: bytes, _call: Call) -> bytes:
+        raise error
+
+    return UnaryMethod("/toy.Toy/Do", handler)
+
+
+async def test_bytes_go_in_and_bytes_come_out(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (_, channel):
+        assert b"\x00\xffanything" == await channel.unary_unary("/toy.Toy/Do")(b"\x00\xffanything")
+
+
+async def test_an_unknown_method_is_unimplemented(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/toy.Toy/Undo")(b"")
+    assert grpc.StatusCode.UNIMPLEMENTED == failed.value.code()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (DependencyError("redis at 10.0.0.1 said no"), "UNAVAILABLE", "temporarily unavailable"),
+        (Overload("x"), "UNAVAILABLE", "temporarily unavailable"),
+        (ClientError("field 3 is a canary"), "INVALID_ARGUMENT", "malformed request"),
+        (OperatorError("/etc/secret"), "FAILED_PRECONDITION", "not configured"),
+        (Bug("x"), "INTERNAL", "internal error"),
+        (ValueError("secret-token"), "INTERNAL", "internal error"),
+        (KeyError("secret-token"), "INTERNAL", "internal error"),
+    ],
+)
+async def test_an_error_is_a_status_that_says_nothing_of_its_text(sockets: Path, error: Exception, code: str, text: str):
+    async with serving(sockets, raising(error)) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/toy.Toy/Do")(b"")
+    assert (grpc.StatusCode[code], text) == (failed.value.code(), failed.value.details())
+
+
+async def test_what_a_handler_sees_of_a_call(sockets: Path):
+    seen: list[Call] = []
+
+    async def handler(request: bytes, call: Call) -> bytes:
+        seen.append(call)
+        seen.append((dict(call.metadata), call.peer, call.draining))
+        return request
+
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", handler)) as (_, channel):
+        before = SystemClock().monotonic_us()
+        await channel.unary_unary("/toy.Toy/Do")(b"", timeout=5, metadata=[("x-a", "1"), ("x-a", "2"), ("b-bin", b"\xff")])
+        await channel.unary_unary("/toy.Toy/Do")(b"")
+    assert 4_000_000 < seen[0].deadline_us - before <= 6_000_000
+    metadata, peer, draining = seen[1]
+    assert ("2", b"\xff") == (metadata["x-a"], metadata["b-bin"])
+    assert peer.startswith("unix")
+    assert not draining
+    assert seen[2].deadline_us is None
+
+
+async def test_a_call_over_max_in_flight_is_answered_by_the_shed_message(sockets: Path):
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handler(_request: bytes, _call: Call) -> bytes:
+        entered.set()
+        await leave.wait()
+        return b"done"
+
+    method = UnaryMethod("/toy.Toy/Do", handler, shed=b"busy")
+    async with serving(sockets, method, max_in_flight=1) as (server, channel):
+        first = asyncio.ensure_future(channel.unary_unary("/toy.Toy/Do")(b""))
+        await entered.wait()
+        assert b"busy" == await channel.unary_unary("/toy.Toy/Do")(b"")
+        leave.set()
+        assert b"done" == await first
+        assert 'edgekeeper_shed_total{reason="max_in_flight"} 1\n' in render([({}, server.registry.snapshot())])
+
+
+async def test_without_a_shed_message_a_call_over_max_in_flight_is_unavailable(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo), max_in_flight=0) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/toy.Toy/Do")(b"")
+    assert grpc.StatusCode.UNAVAILABLE == failed.value.code()
+
+
+async def test_a_cancelled_call_gives_its_place_back(sockets: Path):
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def handler(_request: bytes, _call: Call) -> bytes:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+        return b""
+
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", handler), max_in_flight=1) as (server, channel):
+        call = channel.unary_unary("/toy.Toy/Do")(b"")
+        await entered.wait()
+        assert 1 == server.in_flight
+        call.cancel()
+        await left.wait()
+        await asyncio.sleep(0)
+        assert 0 == server.in_flight
+
+
+async def test_health_is_serving_for_the_service_and_for_all_and_not_while_leaving(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (server, channel):
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", SERVICE):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert health_pb2.HealthCheckResponse.SERVING == answer.status
+        await server.leave()
+        for name in ("", SERVICE):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert health_pb2.HealthCheckResponse.NOT_SERVING == answer.status
+        assert b"still served" == await channel.unary_unary("/toy.Toy/Do")(b"still served")
+
+
+async def test_stop_lets_a_call_in_hand_finish(sockets: Path):
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handler(_request: bytes, _call: Call) -> bytes:
+        entered.set()
+        await leave.wait()
+        return b"whole"
+
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", handler)) as (server, channel):
+        call = asyncio.ensure_future(channel.unary_unary("/toy.Toy/Do")(b""))
+        await entered.wait()
+        stopping = asyncio.ensure_future(server.stop(5))
+        leave.set()
+        assert b"whole" == await call
+        await stopping
+
+
+async def collect(requests: AsyncIterator[bytes], _call: Call) -> bytes:
+    return b"|".join([message async for message in requests])
+
+
+async def test_a_stream_gives_its_messages_in_order_and_one_answer(sockets: Path):
+    async def messages():
+        for message in (b"a", b"b", b"c"):
+            yield message
+
+    async with serving(sockets, StreamMethod("/toy.Toy/Tell", collect)) as (_, channel):
+        assert b"a|b|c" == await channel.stream_unary("/toy.Toy/Tell")(messages())
+
+
+async def test_a_draining_stream_ends_at_its_next_message_and_keeps_it(sockets: Path):
+    first = asyncio.Event()
+
+    async def handler(requests: AsyncIterator[bytes], _call: Call) -> bytes:
+        got = []
+        async for message in requests:
+            got.append(message)
+            first.set()
+        return b"|".join(got)
+
+    async with serving(sockets, StreamMethod("/toy.Toy/Tell", handler)) as (server, channel):
+        call = channel.stream_unary("/toy.Toy/Tell")()
+        await call.write(b"before")
+        await first.wait()
+        await server.leave()
+        await call.write(b"after")
+        assert b"before|after" == await call
+
+
+async def test_an_idle_stream_ends_one_flush_interval_after_the_drain_began(sockets: Path, monkeypatch):
+    monkeypatch.setattr("edgekeeper.server.FLUSH_S", 0.05)
+    first = asyncio.Event()
+
+    async def handler(requests: AsyncIterator[bytes], _call: Call) -> bytes:
+        async for _ in requests:
+            first.set()
+        return b"ended"
+
+    async with serving(sockets, StreamMethod("/toy.Toy/Tell", handler)) as (server, channel):
+        call = channel.stream_unary("/toy.Toy/Tell")()
+        await call.write(b"before")
+        await first.wait()
+        await server.leave()
+        assert b"ended" == await call
+
+
+async def test_a_stream_takes_a_message_of_16_mib_and_a_unary_call_does_not(sockets: Path):
+    big = bytes(16 * 1024 * 1024)
+
+    async def size(requests: AsyncIterator[bytes], _call: Call) -> bytes:
+        return str([len(message) async for message in requests]).encode()
+
+    async def one():
+        yield big
+
+    async with serving(sockets, StreamMethod("/toy.Toy/Tell", size)) as (_, channel):
+        assert b"[16777216]" == await channel.stream_unary("/toy.Toy/Tell")(one())
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/toy.Toy/Do")(big)
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED == failed.value.code()
+        assert b"next" == await channel.unary_unary("/toy.Toy/Do")(b"next")
+
+
+@pytest.mark.parametrize("reflect", [True, False])
+async def test_reflection_is_served_when_asked_for(sockets: Path, reflect: bool):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo), reflect=reflect) as (_, channel):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        if reflect:
+            names = {service.name for service in (await call.read()).list_services_response.service}
+            assert {SERVICE, "grpc.health.v1.Health"} <= names
+        else:
+            assert grpc.StatusCode.UNIMPLEMENTED == await call.code()
+
+
+async def test_an_address_that_is_taken_is_an_error_with_its_name(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)):
+        other = Server(
+            [UnaryMethod("/toy.Toy/Do", echo)],
+            [SERVICE],
+            max_in_flight=1,
+            registry=Registry(),
+            clock=SystemClock(),
+            log=logging.getLogger("test"),
+        )
+        with pytest.raises(OSError, match="cannot be bound"):
+            await other.start(f"unix:{sockets}/not/there.sock")
+        await other.stop(0)
+
+
+async def test_calls_are_timed_by_method_and_status(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (server, channel):
+        await channel.unary_unary("/toy.Toy/Do")(b"")
+        text = render([({}, server.registry.snapshot())])
+    labels = 'rpc_system_name="grpc",rpc_method="toy.Toy/Do",rpc_status_code="OK"'
+    assert f"rpc_server_call_duration_seconds_count{{{labels}}} 1\n" in text
