@@ -1,0 +1,93 @@
+"""Composition root: what the rate limit service is made of."""
+
+from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.process import main
+from edgekeeper.service import Application, Runtime, Service, Snapshot
+from edgekeeper.sources import Sources
+from edgekeeper.yaml import Document, parse
+from ratelimit.cli import commands
+from ratelimit.config import LimitsFile, RatelimitSection
+from ratelimit.decision import Modes
+from ratelimit.documents import domains
+from ratelimit.generation import Limits
+from ratelimit.metrics import Metrics
+from ratelimit.service import GRPC_SERVICE, RateLimitService
+from ratelimit.store.memory import MemoryStore
+
+__all__ = ["SERVICE"]
+
+TESTS = ("_test.yaml", "_test.yml")
+
+
+def build(section: RatelimitSection, sources: Sources) -> Limits:
+    """Return the generation that the section's files make.
+
+    Raises:
+        ConfigError: Operator error: everything that is wrong with any of them.
+    """
+    documents, problems = _documents(section, sources)
+    try:
+        found = domains(documents, merge_domains=section.merge_domains)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    modes = Modes(
+        shadow_mode=section.shadow_mode,
+        quota_mode=section.quota_mode,
+        near_limit_ratio=section.near_limit_ratio,
+        response_dynamic_metadata=section.response_dynamic_metadata,
+    )
+    return Limits(sources.record().digest(), found, modes)
+
+
+def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Document], list[Problem]]:
+    """Return every file that can be parsed, once each, and what is wrong with the others."""
+    documents: dict[str, Document] = {}
+    problems: list[Problem] = []
+    for place in section.limits:
+        try:
+            files = [file for file in sources.yaml_files(place) if not file.endswith(TESTS)]
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        if not files:
+            problems.append(
+                Problem(place, 0, 0, "there is no file of limits here", "they end in `.yaml` or `.yml`")
+            )
+        for file in files:
+            try:
+                documents[file] = _only(file, parse(sources.read(file), file))
+            except ConfigError as error:
+                problems.extend(error.problems)
+    return list(documents.values()), problems
+
+
+def _only(file: str, documents: tuple[Document, ...]) -> Document:
+    if len(documents) != 1:
+        line, column = documents[1].place(()) if documents else (1, 1)
+        message = f"one YAML document is needed, got {len(documents)}"
+        raise ConfigError([Problem(file, line, column, message, "a file is about one domain")])
+    return documents[0]
+
+
+def application(section: RatelimitSection, runtime: Runtime, snapshot: Snapshot[Limits]) -> Application:
+    """Return the service with its store."""
+    store = MemoryStore(section.store.memory.max_bytes, runtime.clock)
+    metrics = Metrics(runtime.registry)
+    metrics.watch(runtime.registry, store)
+    return RateLimitService(store, snapshot, runtime, metrics)
+
+
+SERVICE = Service(
+    name="ratelimit",
+    section=RatelimitSection,
+    grpc_services=(GRPC_SERVICE,),
+    build=build,
+    application=application,
+    commands=commands,
+    documents={"limits": LimitsFile},
+)
+
+if __name__ == "__main__":
+    main(SERVICE)

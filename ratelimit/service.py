@@ -1,0 +1,72 @@
+"""`ShouldRateLimit`: bytes in, bytes out. Edge."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from edgekeeper.errors import DependencyError
+from edgekeeper.rpc import Call, Method, UnaryMethod
+from edgekeeper.service import Component, Runtime, Snapshot
+from ratelimit import wire
+from ratelimit.generation import Limits
+from ratelimit.limiter import Limiter
+from ratelimit.metadata import response_metadata
+from ratelimit.metrics import Metrics
+from ratelimit.store import Store
+
+__all__ = ["GRPC_SERVICE", "RateLimitService"]
+
+GRPC_SERVICE: Final = "envoy.service.ratelimit.v3.RateLimitService"
+
+
+class RateLimitService:
+    """The application: one method, one store.
+
+    A call that the server sheds is answered `UNAVAILABLE`: Envoy's failure mode decides.
+    """
+
+    def __init__(self, store: Store, snapshot: Snapshot[Limits], runtime: Runtime, metrics: Metrics) -> None:
+        self._store, self._snapshot, self._log, self._metrics = store, snapshot, runtime.log, metrics
+        self._limiter = Limiter(store)
+        self.methods: Sequence[Method] = (
+            UnaryMethod(f"/{GRPC_SERVICE}/ShouldRateLimit", self.should_rate_limit),
+        )
+
+    async def should_rate_limit(self, content: bytes, call: Call) -> bytes:
+        """Answer one RateLimitRequest.
+
+        Raises:
+            MalformedRequest: Client error: see `wire.request`.
+            DependencyError: Dependency error: the store cannot count.
+        """
+        limits = self._snapshot.current
+        try:
+            request = wire.request(content)
+            decision = await self._limiter.decision(request, limits)
+        except wire.MalformedRequest as error:
+            self._failed("malformed_request", str(error), call)
+            raise
+        except DependencyError as error:
+            self._failed("store", str(error), call)
+            raise
+        known = request.domain in limits.domains
+        self._metrics.observe(decision, limits.modes, request.domain, domain_known=known)
+        if not limits.modes.response_dynamic_metadata:
+            return wire.response(decision)
+        return wire.response(decision, response_metadata(request, decision.statuses, decision.verdicts))
+
+    def _failed(self, kind: str, message: str, call: Call) -> None:
+        self._metrics.errors(kind).value += 1
+        self._log.warning("not answered: %s", message, extra={"kind": kind, "peer": call.peer})
+
+    async def start(self) -> None:
+        """Begin the store's background work."""
+        await self._store.start()
+
+    async def stop(self) -> None:
+        """End it."""
+        await self._store.stop()
+
+    def components(self) -> Mapping[str, Component]:
+        """Return the store's part of `/readyz`."""
+        trouble = self._store.trouble()
+        return {"store": Component(ready=not trouble, detail=trouble)}

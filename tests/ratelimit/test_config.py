@@ -1,0 +1,129 @@
+"""Every field of the section and of the files of limits wrong once: the sentence names it, at its place."""
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from edgekeeper.config import validated
+from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.testing import MARK, Spoilt, lacking, missing, spoilt
+from edgekeeper.yaml import Document, parse
+from ratelimit.config import LimitsFile, RatelimitSection
+from ratelimit.documents import domains
+
+SECTION = {
+    "listen": "unix:/run/rl.sock",
+    "tls": None,
+    "workers": 1,
+    "transport": "grpcio",
+    "max_in_flight": 5,
+    "limits": ["./limits"],
+    "store": {"memory": {"max_bytes": "64MiB"}},
+    "merge_domains": True,
+    "shadow_mode": True,
+    "quota_mode": True,
+    "near_limit_ratio": 0.5,
+    "response_dynamic_metadata": True,
+}
+LIMITS = {
+    "domain": "d",
+    "descriptors": [
+        {
+            "key": "k",
+            "value": "v*",
+            "rate_limit": {
+                "unit": "day",
+                "requests_per_unit": 1,
+                "unlimited": False,
+                "name": "n",
+                "replaces": [{"name": "m"}],
+            },
+            "descriptors": [{"key": "l"}],
+            "shadow_mode": True,
+            "quota_mode": True,
+            "detailed_metric": True,
+            "value_to_metric": True,
+            "share_threshold": True,
+            "metadata": {"a": {"b": 1}},
+        }
+    ],
+}
+
+
+def document(value):
+    return parse(yaml.safe_dump(value, sort_keys=False).encode(), "f.yaml")[0]
+
+
+def test_the_examples_set_every_field():
+    assert set() == missing(LimitsFile, [LIMITS])
+    assert set() == {name for name in missing(RatelimitSection, [SECTION]) if not name.startswith("Address.")}
+
+
+def test_the_examples_are_valid():
+    assert ["d"] == list(domains([document(LIMITS)], merge_domains=False))
+    section = validated(RatelimitSection, document(SECTION))
+    assert (64 << 20, 0.5) == (section.store.memory.max_bytes, section.near_limit_ratio)
+
+
+def test_the_defaults_serve_a_newcomer():
+    section = validated(RatelimitSection, document({"listen": "unix:/run/rl.sock", "limits": ["l"]}))
+    assert (64 << 20, 0.8, 1024) == (
+        section.store.memory.max_bytes,
+        section.near_limit_ratio,
+        section.max_in_flight,
+    )
+    assert not any(
+        (section.merge_domains, section.shadow_mode, section.quota_mode, section.response_dynamic_metadata)
+    )
+
+
+def only_problem(read: Callable[[Document], object], one: Spoilt) -> Problem:
+    with pytest.raises(ConfigError) as caught:
+        read(parse(one.yaml().encode(), "f.yaml")[0])
+    (problem,) = caught.value.problems
+    return problem
+
+
+def line_of_mark(one: Spoilt) -> int:
+    return next(number for number, line in enumerate(one.yaml().splitlines(), 1) if MARK in line)
+
+
+def read_limits(document: Document) -> object:
+    return domains([document], merge_domains=False)
+
+
+def read_section(document: Document) -> object:
+    return validated(RatelimitSection, document)
+
+
+WRONG = [pytest.param(read_limits, one, id=str(one.loc)) for one in spoilt(LimitsFile, LIMITS)]
+WRONG += [pytest.param(read_section, one, id=str(one.loc)) for one in spoilt(RatelimitSection, SECTION)]
+LACKING = [pytest.param(read_limits, one, id=str(one.loc)) for one in lacking(LimitsFile, LIMITS)]
+LACKING += [pytest.param(read_section, one, id=str(one.loc)) for one in lacking(RatelimitSection, SECTION)]
+
+
+@pytest.mark.parametrize(("read", "one"), WRONG)
+def test_a_wrong_field_is_named_on_its_line(read, one):
+    problem = only_problem(read, one)
+    assert problem.message.startswith(one.problem)
+    assert line_of_mark(one) == problem.line
+
+
+@pytest.mark.parametrize(("read", "one"), LACKING)
+def test_a_missing_field_is_named(read, one):
+    assert only_problem(read, one).message.startswith(one.problem)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "change"),
+    [
+        ("`limits`: needs at least 1 entries", {"limits": []}),
+        ("`store.memory.max_bytes`: must be at least ", {"store": {"memory": {"max_bytes": "1KiB"}}}),
+        ("`near_limit_ratio`: must be at most 1.0", {"near_limit_ratio": 1.5}),
+        ("unknown field `redis`; known here: `memory`", {"store": {"redis": {}}}),
+    ],
+)
+def test_a_bound_that_is_left_is_named(sentence, change):
+    with pytest.raises(ConfigError, match=sentence.replace("`", ".")):
+        validated(RatelimitSection, document(SECTION | change))

@@ -1,0 +1,134 @@
+"""From counters to an answer: modes, replaced rules, near-limit accounting."""
+
+import pytest
+
+from ratelimit.algorithms import Outcome
+from ratelimit.decision import Modes, Status, Verdict, decide, near_limit_hits, without_replaced
+from ratelimit.descriptor import Descriptor
+from ratelimit.limit import MAX_REQUESTS, Limit, Rule, Unit
+
+TEN = Limit.of(10, Unit.MINUTE, "ten")
+ANY = Descriptor((("k", "v"),))
+PLAIN = Modes()
+OK = Outcome(False, 3, 4, 6, 30, 60)
+OVER = Outcome(True, 10, 10, 0, 30, 60)
+
+
+def verdict(state: str, **of_rule: bool) -> Verdict:
+    """`ok` and `over` are limited; `none` has no rule; `unlimited` has one without a limit."""
+    if state == "none":
+        return Verdict(ANY)
+    if state == "unlimited":
+        return Verdict(ANY, Rule(None, ("k",), **of_rule))
+    return Verdict(ANY, Rule(TEN, ("k",), **of_rule), TEN, 1, OK if state == "ok" else OVER)
+
+
+def overall(states: str, modes: Modes = PLAIN) -> bool:
+    """A state with a `q` before it is that of a quota rule, with an `s` that of a shadow rule."""
+    flags = {"q": {"quota_mode": True}, "s": {"shadow_mode": True}}
+    verdicts = []
+    for word in states.split():
+        flag, _, state = word.rpartition(":")
+        verdicts.append(verdict(state, **flags.get(flag, {})))
+    return decide(verdicts, modes).over
+
+
+def test_a_limited_rule_s_status_carries_limit_remaining_and_reset():
+    assert [Status(False, TEN, 6, 30)] == decide([verdict("ok")], Modes()).statuses
+    assert [Status(True, TEN, 0, 30)] == decide([verdict("over")], Modes()).statuses
+
+
+def test_no_rule_is_ok_without_a_limit():
+    assert [Status(False, None, 0, 0)] == decide([verdict("none")], Modes()).statuses
+
+
+def test_unlimited_is_ok_with_the_largest_remaining_and_no_limit():
+    assert [Status(False, None, MAX_REQUESTS, 0)] == decide([verdict("unlimited")], Modes()).statuses
+
+
+def test_shadow_mode_never_makes_the_request_over_limit():
+    decision = decide([verdict("over", shadow_mode=True)], Modes())
+    assert [Status(False, TEN, 0, 30)] == decision.statuses
+    assert not decision.over
+    assert decision.verdicts[0].shadowed
+    assert not decision.watched
+
+
+@pytest.mark.parametrize(
+    ("over", "states"),
+    [
+        (False, "ok"),
+        (False, "none unlimited ok"),
+        (True, "over"),
+        (True, "ok over none"),
+        (False, "s:over"),
+        (True, "s:over over"),
+        # quota rules refuse only together
+        (True, "q:over"),
+        (False, "q:over q:ok"),
+        (True, "q:over q:over"),
+        (True, "q:over q:over ok none"),
+        (True, "q:over q:ok over"),
+        (False, "q:ok ok"),
+        # a quota rule in shadow mode is never over
+        (False, "q:over q:unlimited s:ok q:ok"),
+        # an unlimited rule takes no part
+        (True, "q:over q:unlimited"),
+    ],
+)
+def test_the_overall_code_follows_from_the_rules(over, states):
+    assert over == overall(states)
+
+
+@pytest.mark.parametrize(
+    ("over", "states"),
+    [
+        (True, "over"),
+        (True, "over over"),
+        (False, "over ok"),
+        (False, "over none"),
+        (False, "over unlimited"),
+        (False, "ok"),
+    ],
+)
+def test_in_global_quota_mode_every_descriptor_is_a_quota_rule(over, states):
+    assert over == overall(states, Modes(quota_mode=True))
+
+
+def test_global_shadow_mode_lets_pass_and_keeps_the_statuses():
+    decision = decide([verdict("over")], Modes(shadow_mode=True))
+    assert (False, True) == (decision.over, decision.watched)
+    assert [Status(True, TEN, 0, 30)] == decision.statuses
+    assert not decide([verdict("ok")], Modes(shadow_mode=True)).watched
+
+
+def rule(name: str, *replaces: str, limit: Limit | None = TEN) -> Rule:
+    return Rule(limit, (name,), name=name, replaces=frozenset(replaces))
+
+
+def test_a_replaced_rule_is_dropped_wherever_it_stands():
+    a, b = rule("a"), rule("b", "a")
+    assert [None, b, None] == without_replaced([a, b, a])
+
+
+def test_a_replaced_rule_still_replaces():
+    a, b, c = rule("a", "b"), rule("b", "c"), rule("c")
+    assert [a, None, None] == without_replaced([a, b, c])
+
+
+def test_an_unlimited_rule_replaces_and_is_not_replaced():
+    free, paid = rule("free", "paid", limit=None), rule("paid", "free")
+    assert [free, None] == without_replaced([free, paid])
+
+
+def test_rules_without_a_name_are_not_replaced():
+    nameless, other = rule(""), rule("b", "a")
+    assert [nameless, other, None] == without_replaced([nameless, other, None])
+
+
+@pytest.mark.parametrize(
+    ("near", "before", "after"),
+    [(0, 0, 1), (0, 7, 8), (1, 8, 9), (1, 9, 10), (2, 5, 10), (1, 5, 9), (0, 10, 10), (0, 3, 1)],
+)
+def test_hits_above_the_share_of_the_limit_are_near_it(near, before, after):
+    assert near == near_limit_hits(Outcome(False, before, after, 10 - after, 1, 1), TEN, 0.8)

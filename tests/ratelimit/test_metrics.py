@@ -1,0 +1,105 @@
+"""What is counted, and under which labels."""
+
+from collections.abc import Callable
+
+import pytest
+
+from edgekeeper.telemetry import Registry
+from ratelimit.limit import Limit, Unit
+from ratelimit.metrics import MAX_DETAILED, Metrics
+
+
+@pytest.fixture
+def counted(edge) -> Callable:
+    """Ask the edge and return every sample that is not zero."""
+
+    async def ask(
+        descriptors: str, *asks: object, domain_known: bool = True, **modes: object
+    ) -> dict[str, float]:
+        asked, registry = edge(descriptors, **modes), Registry()
+        metrics = Metrics(registry)
+        for one in asks:
+            decision = await asked.ask(*(one if isinstance(one, tuple) else (one,)))
+            metrics.observe(decision, asked.limits.modes, "d", domain_known=domain_known)
+        return samples(registry)
+
+    return ask
+
+
+def samples(registry: Registry) -> dict[str, float]:
+    return {
+        " ".join([family.name.removeprefix("edgekeeper_ratelimit_"), *sample.labels]): sample.value
+        for family in registry.snapshot()
+        for sample in family.samples
+        if sample.value
+    }
+
+
+def rule(count: int, more: str = "") -> str:
+    return f"[{{key: k, {more} rate_limit: {{unit: minute, requests_per_unit: {count}}}}}]"
+
+
+async def test_a_rule_s_hits_are_counted_by_what_became_of_them(counted):
+    assert {
+        "decisions_total d k ok": 5,
+        "decisions_total d k over_limit": 2,
+        "hits_total d k": 7,
+        "within_limit_hits_total d k": 5,
+        "near_limit_hits_total d k": 1,
+        "over_limit_hits_total d k": 2,
+        "responses_total ok": 5,
+        "responses_total over_limit": 2,
+    } == await counted(rule(5), *["k=v"] * 7)
+
+
+async def test_shadow_mode_counts_what_it_lets_pass(counted):
+    assert {
+        "decisions_total d k ok": 2,
+        "hits_total d k": 2,
+        "within_limit_hits_total d k": 1,
+        "near_limit_hits_total d k": 1,
+        "over_limit_hits_total d k": 1,
+        "shadow_mode_hits_total d k": 1,
+        "responses_total ok": 2,
+    } == await counted(rule(1, "shadow_mode: true,"), "k=v", "k=v")
+
+
+async def test_global_shadow_mode_counts_what_it_lets_pass(counted):
+    found = await counted(rule(1), "k=v", "k=v", shadow_mode=True)
+    assert (1, 1) == (found["global_shadow_mode_total"], found["decisions_total d k over_limit"])
+    assert 2 == found["responses_total ok"]
+
+
+async def test_refunds_are_counted_apart_from_hits(counted, descriptor):
+    found = await counted(rule(9), descriptor("k=v", own_hits=3), descriptor("k=v", own_hits=2, refund=True))
+    assert (3, 2) == (found["hits_total d k"], found["refunded_hits_total d k"])
+
+
+async def test_what_no_rule_limits_has_labels_of_its_own(counted, descriptor):
+    found = await counted(
+        "[{key: u, rate_limit: {unlimited: true}}]",
+        "x=1",
+        "u=1",
+        descriptor("x=1", limit=Limit.of(1, Unit.DAY)),
+    )
+    assert {"(none)", "u", "(override)"} == {
+        name.split()[2] for name in found if name.startswith("decisions")
+    }
+    assert {"hits_total d (override)"} == {name for name in found if name.startswith("hits")}
+
+
+async def test_an_unknown_domain_is_counted_without_its_name(counted):
+    found = await counted("[]", "x=1", domain_known=False)
+    assert {"domain_not_found_total": 1, "responses_total ok": 1} == found
+
+
+async def test_a_caller_s_value_never_becomes_a_label(counted):
+    assert not [name for name in await counted(rule(5), "k=canary", "canary=k") if "canary" in name]
+
+
+async def test_detailed_values_are_bounded_and_then_count_for_the_rule(counted):
+    asks = [f"k={n}" for n in range(MAX_DETAILED + 5)]
+    found = await counted(rule(5, "detailed_metric: true,"), *asks, "k=0")
+    hits = {name: value for name, value in found.items() if name.startswith("hits_total")}
+    assert MAX_DETAILED + 1 == len(hits)
+    assert (2, 5) == (hits["hits_total d k_0"], hits["hits_total d k"])
