@@ -4,7 +4,7 @@ BIN := .venv/bin
 UNIT := tests/test_house.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos
 LINT := . protos/generate
 
-.PHONY: demo run test check format protos lock clean
+.PHONY: demo run test check format protos docs lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/demo  ## a real Envoy, the three services, and a table of what became of some requests
@@ -24,6 +24,9 @@ format: .venv/test  ## as `make check` wants it
 
 protos: .venv/test  ## the generated modules anew
 	@$(BIN)/python protos/generate
+
+docs: .venv/test  ## the reference page anew
+	@$(BIN)/edgekeeper schema --format markdown > docs/reference.md
 
 lock: .venv/test  ## the locks anew; UPGRADE=--upgrade for newer versions
 	@PATH=$(BIN):$$PATH requirements/lock $(UPGRADE)

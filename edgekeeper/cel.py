@@ -1,7 +1,7 @@
 """Conditions and values in CEL: declared names, checked at load, and only a real `true` holds.
 
 The engine is cel-cpp through `cel_expr_python` (0.1.x), with facts of it that this module exists to contain: an
-error of evaluation comes back as a truthy value, some raise instead, `matches` compiles any string at run time, and a
+error of evaluation comes back as a truthy value, some raise instead, a text ends at its first NUL, `matches` compiles any string at run time, and a
 function written in Python leaks its arguments at each call. So nothing is registered, regular expressions must be
 literals, and results are looked at by their type. Pure: no I/O, no clock.
 """
@@ -136,10 +136,21 @@ class Expression:
         return str(value)
 
     def _evaluated(self, activation: Mapping[str, Any]) -> Any:
+        if _holds_nul(activation):
+            raise EvaluationError("the expression cannot be evaluated: a text with a NUL")
         try:
             return self._compiled.eval(data=activation)
         except Exception:  # noqa: BLE001 - the engine raises RuntimeError, OverflowError, UnicodeError, ...
             raise EvaluationError("the expression cannot be evaluated") from None
+
+
+def _holds_nul(value: Any) -> bool:
+    """Return whether a NUL stands in any text: the engine cuts texts off there, so `admin` would equal `admin\\0x`."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, Mapping):
+        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
 
 
 class Environment:

@@ -5,11 +5,11 @@ import json
 import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
-from typing import Any
 
 import click
 
 from edgekeeper.commands import config_option, echo_json, exits, format_option, report_problems
+from edgekeeper.config import Model
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.logs import configure
 from edgekeeper.settings import ENTRY_POINTS, Settings, load, model, services
@@ -90,26 +90,39 @@ def check(config: str | None, format_: str) -> None:
 
 
 @main.command()
-@click.argument("name", default="edgekeeper")
-def schema(name: str) -> None:
+@click.argument("name", required=False)
+@click.option(
+    "--format", "format_", type=click.Choice(["json", "markdown"]), default="json", show_default=True
+)
+def schema(name: str | None, format_: str) -> None:
     """Print the JSON Schema of edgekeeper.yaml, or of the documents called NAME.
+
+    As Markdown: the reference page, of all documents without NAME.
 
     \b
     Example:  edgekeeper schema policy > policy.schema.json
     """
+    from edgekeeper.reference import page
+
     with exits():
         known = services()
-        models: dict[str, Any] = {"edgekeeper": model(known)}
+        models: dict[str, type[Model]] = {"edgekeeper": model(known)}
         for service in known.values():
             models |= service.documents
-        if name not in models:
+        if name is not None and name not in models:
             raise click.UsageError(f"no schema is called {name}; there are {', '.join(models)}")
-        click.echo(json.dumps(models[name].model_json_schema(), indent=2))
+        if format_ == "json":
+            click.echo(json.dumps(models[name or "edgekeeper"].model_json_schema(), indent=2))
+        else:
+            wanted = models if name is None else {name: models[name]}
+            click.echo(page({title: each.model_json_schema() for title, each in wanted.items()}), nl=False)
 
 
 @main.command()
 @click.option("--stay", is_flag=True, help="Keep the edge running until Ctrl-C, with requests to try.")
-@click.option("--port", default=8080, show_default=True, help="Where it listens on 127.0.0.1 with --stay; 0: any.")
+@click.option(
+    "--port", default=8080, show_default=True, help="Where it listens on 127.0.0.1 with --stay; 0: any."
+)
 def demo(stay: bool, port: int) -> None:  # noqa: FBT001
     """Run a real Envoy with the three services on this machine, and show what becomes of some requests.
 

@@ -24,6 +24,7 @@ config_option = click.option(
     metavar="FILE",
     help="edgekeeper.yaml. Default: ./edgekeeper.yaml, else /etc/edgekeeper/edgekeeper.yaml.",
 )
+"""The option that names edgekeeper.yaml; the argument is `config`."""
 
 format_option = click.option(
     "--format",
@@ -33,6 +34,7 @@ format_option = click.option(
     show_default=True,
     help="Of the output.",
 )
+"""The option for text or JSON; the argument is `format_`."""
 
 
 def echo_json(value: Any) -> None:

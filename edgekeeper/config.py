@@ -155,7 +155,8 @@ def _problem(details: ErrorDetails, model: type[Model], document: Document, at: 
     if kind == "missing":
         return document.problem(loc[:-1], f"missing field `{name}`", key=True)
     message, hint = _sentence(details, document.text(loc))
-    return document.problem(loc, f"`{name}`: {message}" if name else message, hint)
+    at_key = details["loc"][-1:] == ("[key]",)
+    return document.problem(loc, f"`{name}`: {message}" if name else message, hint, key=at_key)
 
 
 def _sentence(details: ErrorDetails, text: str | None) -> tuple[str, str]:

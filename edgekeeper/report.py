@@ -49,31 +49,37 @@ class Link:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._one_at_a_time = asyncio.Lock()
-        self._due = 0
-        self._size: int | None = None
+        self._pending: asyncio.Future[Report | None] | None = None
+        self._gone = False
 
     async def ask(self) -> Report | None:
-        """Return the process's report, or None if it is gone, stalled or gave something else."""
-        async with self._one_at_a_time:
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    return msgspec.msgpack.decode(await self._newest(), type=Report)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError, msgspec.MsgspecError):
-                return None
+        """Return the process's report, or None if it is gone, does not answer in time or answers something else.
 
-    async def _newest(self) -> bytes:
-        """Ask, and return the answer; those to earlier questions, which came too late, are read first."""
-        self._writer.write(_ASK)
-        self._due += 1
-        while True:
-            if self._size is None:
-                self._size = int.from_bytes(await self._reader.readexactly(_LENGTH_BYTES), "big")
-            content = await self._reader.readexactly(self._size)
-            self._size = None
-            self._due -= 1
-            if self._due == 0:
-                return content
+        A late answer is that to the next question: there is never more than one under way.
+        """
+        async with self._one_at_a_time:
+            if self._gone:
+                return None
+            if self._pending is None:
+                self._writer.write(_ASK)
+                self._pending = asyncio.ensure_future(self._answer())
+            await asyncio.wait({self._pending}, timeout=ANSWER_S)
+            if not self._pending.done():
+                return None
+            answered, self._pending = self._pending, None
+            return answered.result()
 
     def close(self) -> None:
         """End the link; the process leaves."""
+        self._gone = True
+        if self._pending is not None:
+            self._pending.cancel()
         self._writer.close()
+
+    async def _answer(self) -> Report | None:
+        try:
+            size = int.from_bytes(await self._reader.readexactly(_LENGTH_BYTES), "big")
+            return msgspec.msgpack.decode(await self._reader.readexactly(size), type=Report)
+        except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError):
+            self._gone = True
+            return None

@@ -69,7 +69,10 @@ class Call:
 
 
 UnaryHandler: TypeAlias = Callable[[bytes, Call], Awaitable[bytes]]
+"""From the bytes of a request to those of its answer."""
+
 StreamHandler: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[bytes]]
+"""From the bytes of each request to those of the one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,4 @@ class StreamMethod:
 
 
 Method: TypeAlias = UnaryMethod | StreamMethod
+"""A row of the method table."""

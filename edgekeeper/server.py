@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from edgekeeper.clock import Clock
-from edgekeeper.errors import Overload, grpc_status
+from edgekeeper.errors import Bug, Overload, grpc_status
 from edgekeeper.rpc import Call, Drain, Method, StreamMethod, UnaryMethod
 from edgekeeper.telemetry import Histogram, Registry
 
@@ -156,10 +156,9 @@ class Server:
 
     def _failed(self, error: Exception, method: str) -> tuple[str, str]:
         status, text = grpc_status(error)
-        kind = f"call_failed:{type(error).__name__}"
-        self._log.error(
-            "a call failed", extra={"kind": kind, "method": method, "grpc_code": status}, exc_info=error
-        )
+        about = {"kind": f"call_failed:{type(error).__name__}", "method": method, "grpc_code": status}
+        level = logging.ERROR if status == Bug.grpc_code else logging.WARNING
+        self._log.log(level, "a call failed", extra=about, exc_info=error)
         return status, text
 
 

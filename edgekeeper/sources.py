@@ -56,7 +56,7 @@ class Sources(Protocol):
         ...
 
     def record(self) -> Record:
-        """Return what has been read so far."""
+        """Return everything that has been read so far."""
         ...
 
 

@@ -26,8 +26,8 @@ LONGEST_PAUSE_S: Final = 5.0
 STEADY_S: Final = 10.0
 """A process that has lived this long starts its series of pauses anew."""
 
-LEAVE_S: Final = 10.0
-"""How long a process may take to leave before it is killed: its drain and grace take at most 6 s."""
+LEAVE_S: Final = 20.0
+"""How long a process may take to leave before it is killed: drain, grace and a sink that hangs take at most 16 s."""
 
 CANNOT_START: Final = 2
 

@@ -8,12 +8,14 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from edgekeeper.config import Model
+import yaml
+
+from edgekeeper.config import Address, Model
 from edgekeeper.yaml import Loc
 
-__all__ = ["ManualClock", "Spoilt", "spoilt"]
+__all__ = ["MARK", "ManualClock", "Spoilt", "lacking", "missing", "spoilt"]
 
 
 class ManualClock:
@@ -33,28 +35,44 @@ class ManualClock:
         self._now_us += us + round(s * 1_000_000)
 
 
+MARK: Final = "70707"
+"""Stands in the YAML of a spoilt document exactly once: on the line of the mistake."""
+
+
 @dataclass(frozen=True)
 class Spoilt:
-    """A document with one wrong value, the place of it and the field that the problem has to name."""
+    """A document with one mistake. `problem` is how its only problem's message begins."""
 
     value: Any
     loc: Loc
-    field: str
+    problem: str
+
+    def yaml(self) -> str:
+        """Return the document as YAML, each field of a nested mapping on a line of its own, with `MARK` at the mistake."""
+        text: str = yaml.dump(
+            self.value, Dumper=yaml.CSafeDumper, default_flow_style=None, width=1_000_000, sort_keys=False
+        )
+        return text
 
 
 def spoilt(model: type[Model], example: Any) -> Iterator[Spoilt]:
     """Yield `example`, a valid document of `model`, with each of its fields wrong once, and an unknown one in each mapping.
 
     The wrong value has a type that no field takes: a mapping where a scalar or a list is meant, a number where a
-    mapping is. A field that `example` lacks cannot be spoilt; `missing` says which those are.
+    mapping is. A field that takes anything is left out. What `example` lacks cannot be spoilt: see `missing`.
     """
     for loc, annotation in _fields(model, example, ()):
-        wrong: Any = 7 if _is_mapping(annotation) else {"wrong": {}}
-        yield Spoilt(
-            _with(example, loc, wrong), loc, str(loc[-1]) if isinstance(loc[-1], str) else f"[{loc[-1]}]"
-        )
+        wrong: Any = int(MARK) if _is_mapping(annotation) else {"wrong": int(MARK)}
+        yield Spoilt(_with(example, loc, wrong), loc, f"`{_dotted(loc)}`: ")
     for loc in _models(model, example, ()):
-        yield Spoilt(_with(example, (*loc, "unknown_key"), 1), (*loc, "unknown_key"), "unknown_key")
+        key = (*loc, f"unknown_{MARK}")
+        yield Spoilt(_with(example, key, 1), key, f"unknown field `unknown_{MARK}`")
+
+
+def lacking(model: type[Model], example: Any) -> Iterator[Spoilt]:
+    """Yield `example` without each of the fields that `model` needs, in turn. The mark is not in these."""
+    for loc in _needed(model, example, ()):
+        yield Spoilt(_without(example, loc), loc, f"missing field `{_dotted(loc)}`")
 
 
 def missing(model: type[Model], examples: list[Any]) -> set[str]:
@@ -100,14 +118,15 @@ def _fields(annotation: Any, value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
         for name, info in annotation.model_fields.items():
             key = info.alias or name
             if key in value:
-                yield (*loc, key), _plain(info.annotation)
+                if _plain(info.annotation) is not Any:
+                    yield (*loc, key), _plain(info.annotation)
                 yield from _fields(info.annotation, value[key], (*loc, key))
     elif isinstance(value, list):
-        for index, item in enumerate(value[:1]):
+        for index, item in enumerate(value):
             yield (*loc, index), _item(annotation)
             yield from _fields(_item(annotation), item, (*loc, index))
     elif isinstance(value, dict) and typing.get_args(annotation) and _plain(_item(annotation)) is not Any:
-        for key, item in list(value.items())[:1]:
+        for key, item in value.items():
             yield (*loc, key), _plain(_item(annotation))
             yield from _fields(_item(annotation), item, (*loc, key))
 
@@ -126,6 +145,38 @@ def _models(annotation: Any, value: Any, loc: Loc) -> Iterator[Loc]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _models(_item(annotation), item, (*loc, key))
+
+
+def _needed(model: type[Model], example: Any, loc: Loc) -> Iterator[Loc]:
+    for at in _models(model, example, loc):
+        for name, info in _model_at(model, at).model_fields.items():
+            if info.is_required():
+                yield (*at, info.alias or name)
+
+
+def _model_at(model: type[Model], loc: Loc) -> type[Model]:
+    annotation: Any = model
+    for step in loc:
+        if _is_model(annotation):
+            fields = {info.alias or name: info for name, info in annotation.model_fields.items()}
+            annotation = _plain(fields[str(step)].annotation)
+        else:
+            annotation = _item(annotation)
+    assert _is_model(annotation)
+    return typing.cast("type[Model]", annotation)
+
+
+def _dotted(loc: Loc) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+
+
+def _without(example: Any, loc: Loc) -> Any:
+    value = copy.deepcopy(example)
+    inner = value
+    for step in loc[:-1]:
+        inner = inner[step]
+    del inner[loc[-1]]
+    return value
 
 
 def _with(example: Any, loc: Loc, wrong: Any) -> Any:
@@ -154,10 +205,9 @@ def _item(annotation: Any) -> Any:
 
 
 def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Model)
+    # an address is text to users
+    return isinstance(annotation, type) and issubclass(annotation, Model) and annotation is not Address
 
 
 def _is_mapping(annotation: Any) -> bool:
-    return (_is_model(annotation) and annotation.__name__ != "Address") or typing.get_origin(
-        annotation
-    ) is dict
+    return _is_model(annotation) or typing.get_origin(annotation) is dict

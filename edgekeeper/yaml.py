@@ -20,9 +20,14 @@ from edgekeeper.errors import ConfigError, Problem
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Loc", "parse"]
 
 Loc = tuple[int | str, ...]
+"""The way from the root of a document to a value: keys of mappings, indexes of lists from 0."""
 
 MAX_BYTES: Final = 4 * 1024 * 1024
+"""The largest file, in bytes."""
+
 MAX_DEPTH: Final = 64
+"""The deepest nesting of lists and mappings."""
+
 MAX_ALIASES: Final = 100
 MAX_NODES: Final = 1_000_000
 

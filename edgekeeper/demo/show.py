@@ -21,7 +21,7 @@ from edgekeeper.demo.http1 import Response
 
 __all__ = ["demo", "stay", "until_signalled"]
 
-_AUTHZ: Final = "envoy.filters.http.ext_authz"
+_AUTHZ: Final = "ext_authz"
 _NAME_OF_LIMIT: Final = re.compile(r'^(\d+), .*?\1;w=\d+;name="([^"]*)"')
 _HEADINGS: Final = ("", "request", "status", "decided by, and why", "the upstream saw", "in the access log")
 _SHARES: Final = (0, 27, 0, 25, 20, 28)

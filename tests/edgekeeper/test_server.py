@@ -74,7 +74,9 @@ async def test_an_unknown_method_is_unimplemented(sockets: Path):
         (KeyError("secret-token"), "INTERNAL", "internal error"),
     ],
 )
-async def test_an_error_is_a_status_that_says_nothing_of_its_text(sockets: Path, error: Exception, code: str, text: str):
+async def test_an_error_is_a_status_that_says_nothing_of_its_text(
+    sockets: Path, error: Exception, code: str, text: str
+):
     async with serving(sockets, raising(error)) as (_, channel):
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await channel.unary_unary("/toy.Toy/Do")(b"")
@@ -91,7 +93,9 @@ async def test_what_a_handler_sees_of_a_call(sockets: Path):
 
     async with serving(sockets, UnaryMethod("/toy.Toy/Do", handler)) as (_, channel):
         before = SystemClock().monotonic_us()
-        await channel.unary_unary("/toy.Toy/Do")(b"", timeout=5, metadata=[("x-a", "1"), ("x-a", "2"), ("b-bin", b"\xff")])
+        await channel.unary_unary("/toy.Toy/Do")(
+            b"", timeout=5, metadata=[("x-a", "1"), ("x-a", "2"), ("b-bin", b"\xff")]
+        )
         await channel.unary_unary("/toy.Toy/Do")(b"")
     assert 4_000_000 < seen[0].deadline_us - before <= 6_000_000
     metadata, peer, draining = seen[1]
@@ -116,7 +120,9 @@ async def test_a_call_over_max_in_flight_is_answered_by_the_shed_message(sockets
         assert b"busy" == await channel.unary_unary("/toy.Toy/Do")(b"")
         leave.set()
         assert b"done" == await first
-        assert 'edgekeeper_shed_total{reason="max_in_flight"} 1\n' in render([({}, server.registry.snapshot())])
+        assert 'edgekeeper_shed_total{reason="max_in_flight"} 1\n' in render(
+            [({}, server.registry.snapshot())]
+        )
 
 
 async def test_without_a_shed_message_a_call_over_max_in_flight_is_unavailable(sockets: Path):

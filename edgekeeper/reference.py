@@ -1,0 +1,74 @@
+"""The reference page of the formats, from the models' JSON Schemas. Pure: no I/O, no clock."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+__all__ = ["meaning", "page"]
+
+_HEAD: Final = """# Reference
+
+Every field of every file, written by `make docs` from the models that read them. A dash under "default" means that the
+field has to be there. Unknown fields are errors everywhere. A list is always a list, also with one entry.
+"""
+
+
+def page(schemas: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page for JSON Schemas by the names that `edgekeeper schema` knows them by, as Markdown."""
+    return "\n".join([_HEAD, *(line for name, schema in schemas.items() for line in _document(name, schema))])
+
+
+def _document(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    inner_models = schema.get("$defs", {})
+    yield f"## {name}\n"
+    yield from _object(schema, inner_models)
+    for title, inner in inner_models.items():
+        if "properties" in inner:
+            yield f"### {name}: {title}\n"
+            yield from _object(inner, inner_models)
+
+
+def meaning(field: Mapping[str, Any], inner_models: Mapping[str, Any]) -> str:
+    """Return the description of a field; pydantic leaves out one that equals that of the field's model."""
+    referred = inner_models.get(field.get("$ref", "").rpartition("/")[2], {})
+    return _text(field.get("description", referred.get("description", "")))
+
+
+def _object(schema: Mapping[str, Any], inner_models: Mapping[str, Any]) -> Iterator[str]:
+    if description := schema.get("description"):
+        yield f"{_text(description)}\n"
+    yield "| field | type | default | meaning |\n|---|---|---|---|"
+    required = schema.get("required", ())
+    for field, inner in schema.get("properties", {}).items():
+        default = (
+            "-"
+            if field in required
+            else f"`{json.dumps(inner.get('default'))}`"
+            if "default" in inner
+            else ""
+        )
+        yield f"| `{field}` | {_type(inner)} | {default} | {meaning(inner, inner_models)} |"
+    yield ""
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """Return the type in words."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(
+            dict.fromkeys(_type(inner) for inner in schema["anyOf"] if inner.get("type") != "null")
+        )
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if "enum" in schema:
+        return " \\| ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"map of {_type(schema['additionalProperties'])}"
+    return str(schema.get("type", "any"))
+
+
+def _text(description: str) -> str:
+    return " ".join(description.split()).replace("|", "\\|")

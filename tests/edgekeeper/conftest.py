@@ -1,0 +1,169 @@
+"""Two toy services, installed for one test in place of the real ones, and the processes that run them."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from signal import SIGTERM, Signals
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+import yaml
+
+TOY = Path(__file__).with_name("toy") / "__main__.py"
+PATIENCE_S = 20
+
+
+@dataclass
+class Toys:
+    """A directory with edgekeeper.yaml, the greetings, the sockets and the two packages."""
+
+    place: Path
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("toy", "twin"):
+            (self.place / name).mkdir()
+            shutil.copy(TOY, self.place / name / "__main__.py")
+            self.greet(name, name)
+            self.sections[name] = {"listen": f"unix:{name}.sock", "greetings": [f"{name}.yaml"]}
+        self._install(*self.sections)
+        self.write()
+
+    def _install(self, *names: str) -> None:
+        # stands before the real distribution on the path, so that its entry points are the only ones
+        installed = self.place / f"edgekeeper-{version('edgekeeper')}.dist-info"
+        installed.mkdir()
+        (installed / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: edgekeeper\nVersion: {version('edgekeeper')}\n"
+        )
+        lines = [f"{name} = {name}.__main__:SERVICE" for name in names]
+        (installed / "entry_points.txt").write_text("\n".join(["[edgekeeper.services]", *lines, ""]))
+
+    @property
+    def config(self) -> Path:
+        return self.place / "edgekeeper.yaml"
+
+    def greet(self, name: str, word: str) -> None:
+        (self.place / f"{name}.yaml").write_text(f"hello: {word}\n")
+
+    def write(self, **root: Any) -> Path:
+        """Write edgekeeper.yaml from `sections`."""
+        document = {"state": "state", "admin": {"listen": "unix:admin.sock"}, **self.sections, **root}
+        self.config.write_text(yaml.safe_dump(document))
+        return self.config
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.place)}
+
+    async def greeting(self, name: str) -> bytes:
+        async with grpc.aio.insecure_channel(f"unix:{self.place}/{name}.sock") as channel:
+            answer: bytes = await channel.unary_unary(f"/{name}.Toy/Greet")(b"", timeout=PATIENCE_S)
+            return answer
+
+    async def admin(self, path: str) -> tuple[int, str]:
+        connector = aiohttp.UnixConnector(str(self.place / "admin.sock"))
+        async with aiohttp.ClientSession(connector=connector) as client:
+            async with client.get(f"http://admin{path}") as answer:
+                return answer.status, await answer.text()
+
+
+@pytest.fixture
+def toys(sockets: Path) -> Toys:
+    return Toys(sockets)
+
+
+@pytest.fixture
+def in_process(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> Iterator[Toys]:
+    """The toys, importable in this process."""
+    monkeypatch.syspath_prepend(toys.place)
+    yield toys
+    for name in list(sys.modules):
+        if name.partition(".")[0] in {"toy", "twin"}:
+            del sys.modules[name]
+
+
+class Running:
+    """A process of ours and the JSON lines that it has written to stderr."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.text = ""
+        self.ended = asyncio.ensure_future(self._end())
+        self._news = asyncio.Condition()
+
+    async def _end(self) -> int:
+        assert self.process.stderr is not None
+        while line := await self.process.stderr.readline():
+            async with self._news:
+                self.text += line.decode()
+                self._news.notify_all()
+        status = await self.process.wait()
+        async with self._news:
+            self._news.notify_all()
+        return status
+
+    def lines(self, body: str | None = None) -> list[dict[str, Any]]:
+        """The log lines, or those with this body."""
+        found = [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+        return [line for line in found if body is None or line["body"] == body]
+
+    async def said(self, body: str, times: int = 1) -> dict[str, Any]:
+        """Wait until `body` was logged so many times; return the last of these lines."""
+        async with self._news, asyncio.timeout(PATIENCE_S):
+            await self._news.wait_for(lambda: len(self.lines(body)) >= times or self.over)
+        assert len(self.lines(body)) >= times, self.text
+        return self.lines(body)[times - 1]
+
+    @property
+    def over(self) -> bool:
+        return self.process.returncode is not None
+
+    def signal(self, number: Signals) -> None:
+        self.process.send_signal(number)
+
+    async def end(self, number: Signals = SIGTERM) -> int:
+        """Send a signal; return the exit status."""
+        self.signal(number)
+        return await self.status()
+
+    async def status(self) -> int:
+        return await asyncio.wait_for(asyncio.shield(self.ended), PATIENCE_S)
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+async def start(toys: Toys) -> AsyncIterator[Start]:
+    """Start `python ...` with the toys installed; ended, if need be by force, with the test."""
+    started: list[Running] = []
+
+    async def start(*arguments: str) -> Running:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            env=toys.environ,
+            cwd=toys.place,
+            stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        started.append(Running(process))
+        return started[-1]
+
+    yield start
+    for running in started:
+        with contextlib.suppress(ProcessLookupError):
+            running.process.kill()
+        await running.ended
