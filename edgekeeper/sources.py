@@ -7,6 +7,7 @@ Edge: reads files.
 
 import contextlib
 import hashlib
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -138,10 +139,15 @@ def _kept(table: dict[str, T], path: str) -> T:
 
 def _read(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        # a FIFO without a writer would block a plain open for good
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = file.read(MAX_FILE_BYTES + 1) if regular else b""
     except OSError as error:
         raise ConfigError([Problem(path, 0, 0, f"cannot be read: {error.strerror}")]) from None
+    if not regular:
+        raise ConfigError([Problem(path, 0, 0, "cannot be read: not a file")])
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError([Problem(path, 0, 0, f"larger than {MAX_FILE_BYTES} bytes")])
     return content

@@ -40,9 +40,11 @@ def test_a_file_over_4_mib_is_a_problem(tmp_path: Path):
         DiskSources().read(str(tmp_path / "a"))
 
 
-def test_an_endless_file_is_a_problem():
-    with pytest.raises(ConfigError, match="larger than"):
-        DiskSources().read("/dev/zero")
+def test_what_is_no_file_is_a_problem_and_never_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in ("/dev/zero", str(tmp_path / "fifo")):
+        with pytest.raises(ConfigError, match="cannot be read: not a file"):
+            DiskSources().read(path)
 
 
 def test_the_files_of_a_directory_are_its_visible_yaml_sorted_and_also_those_below(tmp_path: Path):
