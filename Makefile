@@ -1,7 +1,8 @@
 # Every task is one line; what it needs is made first, from the locks in requirements/, below .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-UNIT := tests/test_house.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos
+# not those that start processes: they wait for drains
+UNIT := tests/test_house.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos --ignore tests/edgekeeper/test_process.py --ignore tests/edgekeeper/test_supervisor.py
 LINT := . protos/generate
 
 .PHONY: demo run test check format protos docs lock clean
@@ -17,7 +18,7 @@ test: .venv/test .venv/judge .venv/newest  ## every test
 	@$(BIN)/pytest
 
 check: .venv/test .venv/judge  ## format, lint, types, house rules, unit tests
-	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q $(UNIT)
+	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q -n 2 $(UNIT)
 
 format: .venv/test  ## as `make check` wants it
 	@$(BIN)/ruff format $(LINT) && $(BIN)/ruff check --fix $(LINT)

@@ -72,12 +72,14 @@ class Expression:
     An activation is a mapping from those names to values; a name that is left out is an error if it is needed.
     """
 
-    __slots__ = ("_compiled", "names", "source")
+    __slots__ = ("_compiled", "_lone", "names", "source")
 
     def __init__(self, compiled: Any, source: str, names: frozenset[str]) -> None:
         self._compiled = compiled
         self.source = source
         self.names = names
+        # most holes are a name; its text needs no engine
+        self._lone = source.strip() if {source.strip()} == names else None
 
     @property
     def type(self) -> str:
@@ -114,6 +116,10 @@ class Expression:
         Raises:
             EvaluationError: Operator error: there is none, or it is of another type.
         """
+        if self._lone is not None:
+            lone = activation.get(self._lone)
+            if isinstance(lone, str) and lone.isascii() and "\0" not in lone:
+                return lone
         result = self._evaluated(activation)
         value: Any = result.value()
         if result.type().name() not in _SCALARS or (isinstance(value, float) and not math.isfinite(value)):
