@@ -152,11 +152,16 @@ class Expression:
 
 def _holds_nul(value: Any) -> bool:
     """Return whether a NUL stands in any text: the engine cuts texts off there, so `admin` would equal `admin\\0x`."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return "\0" in value
-    if isinstance(value, Mapping):
-        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
-    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
+    if kind is int or kind is bool or kind is float:
+        return False
+    if isinstance(value, list | tuple):
+        return any(map(_holds_nul, value))
+    if isinstance(value, dict | Mapping):
+        return any(map(_holds_nul, value)) or any(map(_holds_nul, value.values()))
+    return isinstance(value, str) and "\0" in value
 
 
 class Environment:

@@ -1,0 +1,88 @@
+"""One request as the rest of the service sees it, whatever form it arrived in. Pure: no I/O, no clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+__all__ = ["MAX_PATH_BYTES", "MAX_QUERY_PARAMETERS", "Attributes", "text_of"]
+
+MAX_PATH_BYTES: Final = 16 * 1024
+MAX_QUERY_PARAMETERS: Final = 256
+
+
+def text_of(raw: bytes) -> str:
+    """Return `raw` as text; bytes that are not UTF-8 become lone surrogates.
+
+    Those equal no text that a policy can write, and the CEL engine refuses them: a condition on them is an error.
+    """
+    return raw.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The normalised request.
+
+    `target` is Envoy's `:path`, with the query, and empty for CONNECT. `host` is as it was sent. `headers` maps
+    lower-case names, without pseudo-headers, to the values of each line. `source_address` is the address of the
+    connection's peer, None when it is not an IP connection. `metadata` holds dynamic metadata by namespace.
+    """
+
+    method: str
+    target: str
+    host: str
+    scheme: str = ""
+    protocol: str = ""
+    id: str = ""
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source_address: str | None = None
+    principal: str = ""
+    sni: str = ""
+    context_extensions: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def query(self) -> dict[str, list[str]]:
+        """Parameters by name; only `&` separates them, and names are case-sensitive."""
+        found: dict[str, list[str]] = {}
+        for part in self.target.partition("?")[2].split("&"):
+            if part:
+                name, _, value = part.partition("=")
+                found.setdefault(_decoded(name), []).append(_decoded(value))
+        return found
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the target is more than a policy looks at."""
+        return len(self.target) > MAX_PATH_BYTES or self.target.count("&") >= MAX_QUERY_PARAMETERS
+
+    @property
+    def url(self) -> str:
+        """The URL that the client asked for."""
+        return f"{self.scheme or 'https'}://{self.host}{self.target}"
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header that came once; else None."""
+        values = self.headers.get(name, ())
+        return values[0] if len(values) == 1 else None
+
+    @cached_property
+    def is_grpc(self) -> bool:
+        """Whether the caller reads gRPC statuses rather than HTTP bodies."""
+        return any(
+            value.lower().startswith("application/grpc") for value in self.headers.get("content-type", ())
+        )
+
+    @property
+    def is_navigation(self) -> bool:
+        """Whether a browser goes to a page, so that a redirect reaches a person: no script, no API client."""
+        accepts_html = any("text/html" in value.lower() for value in self.headers.get("accept", ()))
+        script = "x-requested-with" in self.headers or self.header("sec-fetch-mode") not in {None, "navigate"}
+        return self.method == "GET" and accepts_html and not script and not self.is_grpc
+
+
+def _decoded(text: str) -> str:
+    if "%" not in text and "+" not in text:
+        return text
+    return text_of(unquote_to_bytes(text.replace("+", " ")))

@@ -1,0 +1,91 @@
+"""The decision on one request: what is answered and why. As it is made, it is a denial. Pure: no I/O, no clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from authz.answers import Allowed, Answer, for_caller, problem
+from authz.attributes import Attributes
+
+__all__ = ["CANNOT_DECIDE", "SHADOW_RULE", "STATUSES", "Decision", "Shadow", "refused"]
+
+STATUSES: Final[Mapping[str, int]] = {
+    "credentials.missing": 401,
+    "credentials.invalid": 401,
+    "credentials.ambiguous": 401,
+    "credentials.expired": 401,
+    "request.path_not_canonical": 400,
+    "request.bad_host": 400,
+    "request.no_path": 400,
+    "request.not_http": 400,
+    "request.too_large": 414,
+    "no_policy": 403,
+    "default": 403,
+    "scope.missing": 403,
+    "policy.error": 403,
+    "provider.no_keys": 503,
+    "overload": 503,
+}
+"""The reasons that are not a rule's own, and the status of each when nothing else is configured."""
+
+CANNOT_DECIDE: Final = frozenset({"provider.no_keys", "overload"})
+"""The reasons that `cannot_decide` speaks of. `policy.error` is none: a client can cause it."""
+
+SHADOW_RULE: Final = "mode:shadow"
+"""The rule that lets a request pass because its whole policy is in shadow. No rule can have this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What would have happened by a rule or a policy in shadow."""
+
+    policy: str
+    rule: str
+    effect: str
+
+
+_FORBIDDEN: Final = problem(403)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is answered and why. As it is made without arguments, it is a denial.
+
+    `kind`, `subject` and `tenant` are empty when nothing needed to know who calls. `detail` is for people.
+    """
+
+    answer: Answer = _FORBIDDEN
+    reason: str = "policy.error"
+    policy: str = ""
+    rule: str = ""
+    decision_id: str = ""
+    generation: str = ""
+    kind: str = ""
+    subject: str = ""
+    tenant: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    shadow: tuple[Shadow, ...] = ()
+    detail: str = ""
+
+    @property
+    def effect(self) -> str:
+        """`allow` or `deny`: what the answer is."""
+        return "allow" if isinstance(self.answer, Allowed) else "deny"
+
+
+def refused(
+    reason: str,
+    request: Attributes | None = None,
+    *,
+    generation: str = "",
+    decision_id: str = "",
+    error: bool = False,
+) -> Decision:
+    """Return the denial for `reason`, one of `STATUSES`, when no policy has a word in it.
+
+    `error` makes it Envoy's failure mode that decides, for the reasons of `CANNOT_DECIDE`.
+    """
+    answer = for_caller(
+        problem(STATUSES[reason], undecided=error and reason in CANNOT_DECIDE), reason, request
+    )
+    return Decision(answer=answer, reason=reason, generation=generation, decision_id=decision_id)

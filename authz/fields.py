@@ -1,0 +1,126 @@
+"""The scalars of policy documents, each with what it may be, and the part that all documents have.
+
+Pure: no I/O, no clock.
+"""
+
+import ipaddress
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from authz.canonical import HostPattern, PathPattern
+from edgekeeper.config import Model
+
+__all__ = [
+    "AnyHost",
+    "Cidr",
+    "HeaderName",
+    "Host",
+    "Id",
+    "Metadata",
+    "Method",
+    "Path",
+    "Reason",
+    "RequestHeader",
+    "ResponseHeader",
+    "Status",
+    "Variable",
+]
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+        "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""RFC 9110 7.6.1: these belong to one connection; a proxy's own."""
+
+_HEADER: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,200}")
+# envoy.type.v3.StatusCode: an error that this enum lacks is refused by Envoy
+_STATUSES: Final = frozenset(
+    {*range(400, 418), 421, 422, 423, 424, 426, 428, 429, 431, *range(500, 509), 510, 511}
+)
+
+
+def _header(name: str) -> str:
+    """Return `name` if a policy may speak of it; an upper-case spelling would never match."""
+    if not _HEADER.fullmatch(name):
+        raise ValueError("a header's name has lower-case letters, digits and `-`; none begins with `:`")
+    return name
+
+
+def _settable(name: str) -> str:
+    """Return `name` if an answer may set or remove it."""
+    if name.replace("_", "-") in _HOP_BY_HOP | {"host", "content-length"}:
+        raise ValueError(f"`{name}` belongs to the connection or to the routing; no answer may change it")
+    return _header(name)
+
+
+def _request_settable(name: str) -> str:
+    # Envoy's mutation rules forbid these when `decoder_header_mutation_rules` is set, as in our envoy/edge.yaml: a 500
+    if name.startswith("x-envoy-"):
+        raise ValueError("`x-envoy-` headers are Envoy's own; no answer may change them")
+    return _settable(name)
+
+
+def _status(status: int) -> int:
+    if status not in _STATUSES:
+        raise ValueError("expected a status of 400 to 599 that Envoy knows")
+    return status
+
+
+def _cidr(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix"
+        ) from None
+    return text
+
+
+def _host(text: str) -> str:
+    if HostPattern.parse(text).everything:
+        raise ValueError("a policy names its hosts: exact, or `*.` and a suffix")
+    return text
+
+
+def _any_host(text: str) -> str:
+    HostPattern.parse(text)
+    return text
+
+
+def _path(text: str) -> str:
+    PathPattern.parse(text)
+    return text
+
+
+HeaderName = Annotated[str, AfterValidator(_header)]
+RequestHeader = Annotated[str, AfterValidator(_request_settable)]
+ResponseHeader = Annotated[str, AfterValidator(_settable)]
+Status = Annotated[int, AfterValidator(_status)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Host = Annotated[str, AfterValidator(_host)]
+AnyHost = Annotated[str, AfterValidator(_any_host)]
+Path = Annotated[str, AfterValidator(_path)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,99}$")]
+Variable = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
+
+
+class Metadata(Model):
+    """What a document is called."""
+
+    name: Id
+    """The name, unique among the documents of its kind. It stands in answers, metrics and logs. Needed."""
+
+    owner: str = Field(default="", max_length=200)
+    """Who owns the document. Default empty: the owner of its `policies` entry, which no other may contradict."""
+
+    description: str = Field(default="", max_length=2000)
+    """For readers. Default empty."""
+
+    labels: dict[str, str] = Field(default={}, max_length=50)
+    """For tools of yours. Default none; no decision looks at them."""

@@ -1,0 +1,43 @@
+"""Who calls: an identity, or why there is none. Pure: no I/O, no clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["ANONYMOUS", "Identity", "Outcome", "Refusal"]
+
+Refusal = Literal[
+    "credentials.missing",
+    "credentials.invalid",
+    "credentials.ambiguous",
+    "credentials.expired",
+    "provider.no_keys",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller whose credential is good. `subject` and `tenant` are None where the credential names none."""
+
+    kind: str
+    subject: str | None = None
+    tenant: str | None = None
+    scopes: tuple[str, ...] = ()
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+ANONYMOUS = Identity(kind="anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request's credentials: an identity or a refusal, and which kind of credential was looked at.
+
+    `detail` is for people who explain a decision; it holds nothing of the credential.
+    """
+
+    kind: str
+    identity: Identity | None = None
+    refusal: Refusal | None = None
+    detail: str = ""

@@ -1,0 +1,134 @@
+"""The shape of `JwtProvider` documents. Pure: no I/O, no clock."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from authz.fields import HeaderName, Metadata
+from edgekeeper.config import Duration, Many, Model, Place, exactly_one
+
+__all__ = ["Algorithm", "ClaimNames", "From", "InlineKeys", "JwtProvider", "JwtProviderSpec", "Keys"]
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+    "HS256", "HS384", "HS512",
+]  # fmt: skip
+
+
+class InlineKeys(Model):
+    """A JSON Web Key Set (RFC 7517) in place."""
+
+    keys: Many[dict[str, Any]] = Field(max_length=100)
+    """The keys, at most 100. An empty list: tokens of the provider are answered by 503. Needed."""
+
+
+class Keys(Model):
+    """Where the keys are: exactly one of `inline` and `file`."""
+
+    inline: InlineKeys | None = None
+    """The key set in place."""
+
+    file: Place | None = None
+    """A file with a key set in JSON; a relative path starts at the directory of this file."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        exactly_one(self, ["inline", "file"])
+        return self
+
+
+class ClaimNames(Model):
+    """Which claims say what."""
+
+    subject: str = Field(default="sub", min_length=1)
+    """The claim that names the caller. Default `sub`."""
+
+    scopes: str = Field(default="scope", min_length=1)
+    """The claim of scopes, a list or text with spaces. Default `scope`."""
+
+    tenant: str = Field(default="tenant", min_length=1)
+    """The claim that names the tenant. Default `tenant`."""
+
+
+class From(Model):
+    """Where a request carries the token: exactly one of `header`, `cookie` and `query`."""
+
+    header: HeaderName | None = None
+    """The name of a header."""
+
+    prefix: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{0,32}$")
+    """The scheme before the token, in any case, then one space. Only with `header`. Default none."""
+
+    cookie: str | None = Field(default=None, min_length=1)
+    """The name of a cookie."""
+
+    query: str | None = Field(default=None, min_length=1)
+    """The name of a query parameter."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        exactly_one(self, ["header", "cookie", "query"])
+        if self.prefix is not None and self.header is None:
+            raise ValueError("`prefix` belongs to `header`")
+        return self
+
+
+class JwtProviderSpec(Model):
+    """An issuer of tokens and what a good token is."""
+
+    issuer: str = Field(min_length=1)
+    """The exact value of the claim `iss`. Needed."""
+
+    audiences: Many[str] = Field(default=(), max_length=100)
+    """Audiences, one of which a token must have unless the policy names its own. Default none."""
+
+    algorithms: Many[Algorithm] = ("RS256", "ES256")
+    """Algorithms that signatures may have; never HMAC beside others. Default RS256 and ES256."""
+
+    keys: Keys
+    """Where the keys are. Needed."""
+
+    leeway: Duration = 5_000_000
+    """How far clocks may differ, at most 10m. Default `5s`."""
+
+    max_lifetime: Duration = 86_400_000_000
+    """The longest time from `iat` (without one: from now) to `exp`. Default `24h`."""
+
+    types: Many[str] = Field(default=("JWT", "at+jwt"), min_length=1)
+    """Values of the header `typ`, in any case; an empty text stands for a token without one. Default JWT and at+jwt."""
+
+    claims: ClaimNames = ClaimNames()
+    """The claims that say subject, scopes and tenant. Default `sub`, `scope`, `tenant`."""
+
+    from_: From = Field(default=From(header="authorization", prefix="Bearer"), alias="from")
+    """Where a request carries the token. Default the header `authorization` with the prefix `Bearer`."""
+
+    @field_validator("algorithms")
+    @classmethod
+    def _of_one_family(cls, algorithms: tuple[Algorithm, ...]) -> tuple[Algorithm, ...]:
+        if len({algorithm.startswith("HS") for algorithm in algorithms}) != 1:
+            raise ValueError("expected one or more, HMAC only or public keys only")
+        return algorithms
+
+    @field_validator("leeway")
+    @classmethod
+    def _at_most_10m(cls, leeway: int) -> int:
+        if leeway > 600_000_000:
+            raise ValueError("must be at most 10m")
+        return leeway
+
+
+class JwtProvider(Model):
+    """An issuer of JSON Web Tokens."""
+
+    api_version: Literal["edgekeeper/v1"] = Field(alias="apiVersion")
+    """`edgekeeper/v1`. Needed."""
+
+    kind: Literal["JwtProvider"]
+    """`JwtProvider`. Needed."""
+
+    metadata: Metadata
+    """What it is called. Needed."""
+
+    spec: JwtProviderSpec
+    """The provider. Needed."""

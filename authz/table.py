@@ -1,0 +1,110 @@
+"""The decision table: from host and path to the few rules that can match, at a cost that their number does not change.
+
+`HostMap` is a dictionary of whole hosts beside one of suffixes; `PathTable` a trie of segments, whose leaves hold rows
+in written order. Pure: no I/O, no clock.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from authz.canonical import HostPattern, PathPattern, Segments
+
+__all__ = ["HostMap", "PathTable"]
+
+T = TypeVar("T")
+
+
+class HostMap(Generic[T]):
+    """Values by host pattern. A whole host is nearer than a suffix, a longer suffix nearer than a shorter one."""
+
+    def __init__(self, entries: Iterable[tuple[HostPattern, T]]) -> None:
+        self._exact: dict[str, T] = {}
+        self._suffix: dict[str, T] = {}
+        for pattern, value in entries:
+            (self._suffix if pattern.wildcard else self._exact)[pattern.suffix] = value
+
+    def nearest(self, host: str) -> T | None:
+        """Return the value of the pattern that is nearest to `host`, or None."""
+        return next(self.all(host), None)
+
+    def all(self, host: str) -> Iterator[T]:
+        """Yield the values of all patterns that match `host`, the nearest first."""
+        if host in self._exact:
+            yield self._exact[host]
+        at = host.find(".")
+        while at >= 0 and self._suffix:
+            suffix = host[at + 1 :]
+            if suffix in self._suffix:
+                yield self._suffix[suffix]
+            at = host.find(".", at + 1)
+        if "" in self._suffix:
+            yield self._suffix[""]
+
+
+class Ordered(Protocol):
+    """What a row has: its place in the written order, first by rule and then by pattern."""
+
+    @property
+    def order(self) -> tuple[int, int]: ...
+
+
+R = TypeVar("R", bound=Ordered)
+
+
+class _Node(Generic[R]):
+    __slots__ = ("here", "literals", "one", "rest")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node[R]] = {}
+        self.one: _Node[R] | None = None
+        self.here: list[R] = []
+        self.rest: list[R] = []
+
+
+class PathTable(Generic[R]):
+    """Rows by path pattern; None stands for any path, the empty one of CONNECT included."""
+
+    def __init__(self, rows: Iterable[tuple[PathPattern | None, R]]) -> None:
+        self._root: _Node[R] = _Node()
+        for pattern, row in rows:
+            self._add(pattern, row)
+
+    def candidates(self, segments: Segments) -> list[R]:
+        """Return the rows whose pattern matches, in written order. No segments: the empty path."""
+        found: list[R] = [*self._root.rest]
+        nodes = [self._root]
+        for segment in segments:
+            nodes = list(_children(nodes, segment))
+            for node in nodes:
+                found += node.rest
+        if segments:
+            for node in nodes:
+                found += node.here
+        if len(found) > 1:
+            found.sort(key=_order)
+        return found
+
+    def _add(self, pattern: PathPattern | None, row: R) -> None:
+        node = self._root
+        for kind, text in pattern.pieces if pattern is not None else ():
+            if kind == "rest":
+                break
+            if kind == "literal":
+                node = node.literals.setdefault(text, _Node())
+            else:
+                node.one = node.one or _Node()
+                node = node.one
+        rest = pattern is None or pattern.pieces[-1][0] == "rest"
+        (node.rest if rest else node.here).append(row)
+
+
+def _children(nodes: list[_Node[R]], segment: str) -> Iterator[_Node[R]]:
+    for node in nodes:
+        if segment in node.literals:
+            yield node.literals[segment]
+        if node.one is not None and segment:
+            yield node.one
+
+
+def _order(row: Ordered) -> tuple[int, int]:
+    return row.order

@@ -1,0 +1,117 @@
+"""A document as it was written: its expressions and templates checked, what is wrong with them at its place.
+
+Pure: no I/O, no clock.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from authz.answers import MAX_VALUE_BYTES, Encode
+from authz.context import HOLE_NAMES, IDENTITY_NAMES, NAMES
+from authz.templates import Template, TemplateError
+from edgekeeper.cel import TYPES, Environment, Expression, ExpressionError, located
+from edgekeeper.errors import Problem
+from edgekeeper.yaml import Document, Loc
+
+__all__ = ["Compiler", "Written", "field_name"]
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass
+class Written:
+    """A document as it was written, and what was found wrong with it."""
+
+    document: Document
+    text: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, loc: Loc, message: str, hint: str = "", *, key: bool = False) -> None:
+        """Add a problem at the value (or key) at `loc`."""
+        self.problems.append(self.document.problem(loc, message, hint, key=key))
+
+    def at(self, loc: Loc, error: ExpressionError | TemplateError) -> None:
+        """Add the mistakes of an expression or a template that stands at `loc`."""
+        mistakes = (
+            error.mistakes if isinstance(error, TemplateError) else [(0, each) for each in error.mistakes]
+        )
+        for offset, mistake in mistakes:
+            problem = located(self.document, loc, mistake, self.text, offset=offset)
+            self.problems.append(replace(problem, message=f"`{field_name(loc)}`: {problem.message}"))
+
+
+def field_name(loc: Loc) -> str:
+    """Return `spec.rules[0].when` for the steps of a loc."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+
+
+class Compiler:
+    """Expressions and templates of one document, with the names that they may use."""
+
+    def __init__(self, written: Written, encode: Encode, *, identifies: bool) -> None:
+        self.written, self.encode = written, encode
+        self.let: dict[str, Expression] = {}
+        self._names = NAMES | (IDENTITY_NAMES if identifies else {})
+        self._environments: dict[tuple[frozenset[str], bool], Environment] = {}
+
+    def add_let(self, name: str, source: str) -> None:
+        """Check one `let`; later expressions may use its name."""
+        loc = ("spec", "let", name)
+        if name in {known.partition(".")[0] for known in self._names} | {"path", "decision", "in_set"}:
+            self.written.problem(loc, f"`{name}` has a meaning already", key=True)
+            return
+        try:
+            expression = self._environment(frozenset(), holes=False).compile(source)
+        except ExpressionError as error:
+            self.written.at(loc, error)
+            return
+        type_ = _declared(expression.type)
+        if type_ is None:
+            self.written.problem(
+                loc, f"`{field_name(loc)}`: a name cannot stand for a {expression.type.lower()}"
+            )
+            return
+        self.let[name] = expression
+        self._names[name] = type_
+        self._environments.clear()
+
+    def condition(self, source: str | None, loc: Loc, parameters: frozenset[str]) -> Expression | None:
+        """Return the checked condition; None: there is none, or a problem was added."""
+        if source is None:
+            return None
+        try:
+            return self._environment(parameters, holes=False).condition(source)
+        except ExpressionError as error:
+            self.written.at(loc, error)
+            return None
+
+    def template(self, text: str, loc: Loc, parameters: frozenset[str]) -> Template:
+        """Return the checked template; after a problem, an empty one."""
+        try:
+            return Template.parse(text, self._environment(parameters, holes=True))
+        except TemplateError as error:
+            self.written.at(loc, error)
+            return Template(())
+
+    def header(self, text: str, loc: Loc, parameters: frozenset[str]) -> Template:
+        """Return the checked template of a header's value."""
+        template = self.template(text, loc, parameters)
+        if any(isinstance(part, str) and _CONTROL.search(part) for part in template.parts):
+            self.written.problem(loc, f"`{field_name(loc)}`: a header's value has no control characters")
+        if len(template.constant or "") > MAX_VALUE_BYTES:
+            self.written.problem(loc, f"`{field_name(loc)}`: longer than {MAX_VALUE_BYTES} bytes")
+        return template
+
+    def _environment(self, parameters: frozenset[str], *, holes: bool) -> Environment:
+        key = (parameters, holes)
+        if key not in self._environments:
+            paths = {f"path.{name}": "string" for name in parameters}
+            self._environments[key] = Environment(self._names | paths | (HOLE_NAMES if holes else {}))
+        return self._environments[key]
+
+
+def _declared(type_: str) -> str | None:
+    """Return how to declare a name with a value of this type; None: it cannot be."""
+    spelled = type_.lower().replace(" ", "")
+    return spelled if spelled in TYPES else "dyn" if spelled.startswith(("list<", "map<")) else None

@@ -1,0 +1,167 @@
+"""What authz's tests share: documents to a generation, requests, and tokens made with keys of this run."""
+
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from authz.__main__ import build
+from authz.attributes import Attributes
+from authz.config import AuthzSection
+from authz.decision import Decision
+from authz.evaluate import decide
+from authz.identity.cache import TokenCache
+from authz.policy import Policies
+from edgekeeper.sources import DiskSources
+
+NOW_US = 1_700_000_000_000_000
+NOW_S = NOW_US // 1_000_000
+
+
+class Issuer:
+    """An identity provider with one key of each family."""
+
+    name = "https://idp.example.com"
+
+    def __init__(self) -> None:
+        self.rsa = rsa.generate_private_key(65537, 2048)
+        self.ec = ec.generate_private_key(ec.SECP256R1())
+        self.ed = ed25519.Ed25519PrivateKey.generate()
+
+    def jwk(self, key: Any, **members: Any) -> dict[str, Any]:
+        algorithm = {
+            rsa.RSAPrivateKey: RSAAlgorithm,
+            ec.EllipticCurvePrivateKey: ECAlgorithm,
+            ed25519.Ed25519PrivateKey: OKPAlgorithm,
+        }
+        convert = next(made for kind, made in algorithm.items() if isinstance(key, kind))
+        public = json.loads(convert.to_jwk(key.public_key()))
+        public.pop("key_ops", None)
+        return public | members
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        return {
+            "keys": [
+                self.jwk(self.rsa, kid="rsa", alg="RS256"),
+                self.jwk(self.ec, kid="ec"),
+                self.jwk(self.ed, kid="ed"),
+            ]
+        }
+
+    def claims(self, **claims: Any) -> dict[str, Any]:
+        usual = {"iss": self.name, "aud": "orders", "sub": "alice", "iat": NOW_S, "exp": NOW_S + 600}
+        return {key: value for key, value in (usual | claims).items() if value is not ...}
+
+    def token(
+        self,
+        key: Any = None,
+        *,
+        algorithm: str = "RS256",
+        headers: dict[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """A token signed by our RSA key; a claim of `...` is left out."""
+        kid = {"RS256": "rsa", "ES256": "ec", "EdDSA": "ed"}.get(algorithm, "rsa")
+        return jwt.encode(
+            self.claims(**claims),
+            key or self.rsa,
+            algorithm=algorithm,
+            headers={"kid": kid} | (headers or {}),
+        )
+
+
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Policies]:
+    """Return the generation of documents as users write them."""
+
+    def loaded(text: str, **section: Any) -> Policies:
+        (tmp_path / "documents").mkdir(exist_ok=True)
+        (tmp_path / "documents" / "policy.yaml").write_text(textwrap.dedent(text))
+        entries = section.pop("policies", [{"path": str(tmp_path / "documents")}])
+        model = AuthzSection.model_validate({"listen": "unix:/tmp/a.sock", "policies": entries} | section)
+        return build(model, DiskSources())
+
+    return loaded
+
+
+@pytest.fixture
+def corp(issuer: Issuer) -> str:
+    """A JwtProvider document."""
+    spec = {
+        "issuer": issuer.name,
+        "audiences": ["orders"],
+        "algorithms": ["RS256", "ES256", "EdDSA"],
+        "keys": {"inline": issuer.jwks},
+    }
+    document = {
+        "apiVersion": "edgekeeper/v1",
+        "kind": "JwtProvider",
+        "metadata": {"name": "corp"},
+        "spec": spec,
+    }
+    return json.dumps(document)
+
+
+@pytest.fixture
+def policy(load: Callable[..., Policies], corp: str) -> Callable[..., Policies]:
+    """Return the generation of one policy for a.example, given what stands in its `spec`, with the provider `corp`."""
+
+    def policies(spec: str, *, more: str = "", hosts: str = "[a.example]", **section: Any) -> Policies:
+        head = "apiVersion: edgekeeper/v1\nkind: Policy\nmetadata: {name: api}\nspec:\n"
+        body = f"hosts: {hosts}\n" + textwrap.dedent(spec)
+        return load(
+            head + textwrap.indent(body, "  ") + "\n---\n" + corp + "\n" + textwrap.dedent(more), **section
+        )
+
+    return policies
+
+
+@pytest.fixture
+def ask() -> Callable[..., Decision]:
+    """Return the decision on a request for a.example: `ask(policies, "GET /x", {"name": "value"})`."""
+
+    def asked(
+        policies: Policies,
+        line: str = "GET /",
+        headers: dict[str, str | list[str]] | None = None,
+        *,
+        host: str = "a.example",
+        client_ip: str | None = "192.0.2.1",
+        now_us: int = NOW_US,
+        cache: TokenCache | None = None,
+        **attributes: Any,
+    ) -> Decision:
+        method, _, target = line.partition(" ")
+        lines = {
+            name: tuple(value) if isinstance(value, list) else (value,)
+            for name, value in (headers or {}).items()
+        }
+        request = Attributes(
+            method=method,
+            target=target,
+            host=host,
+            headers=lines,
+            source_address=client_ip,
+            **attributes,
+        )
+        return decide(
+            policies,
+            request,
+            cache=TokenCache() if cache is None else cache,
+            now_us=now_us,
+            decision_id="id-1",
+        )
+
+    return asked

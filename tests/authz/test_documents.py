@@ -1,0 +1,240 @@
+"""Mistakes in documents: each is named at its place, all of them at once."""
+
+import json
+import textwrap
+
+import pytest
+
+from authz.documents import MODELS
+from edgekeeper.errors import ConfigError
+
+HEAD = "apiVersion: edgekeeper/v1\nkind: Policy\nmetadata: {name: api}\nspec:\n  hosts: [a.example]\n"
+RULE = HEAD + "  rules:\n    - id: a\n"
+PROVIDER = "apiVersion: edgekeeper/v1\nkind: JwtProvider\nmetadata: {name: corp}\nspec:\n  issuer: i\n  audiences: [o]\n"
+WITH_JWT = HEAD + "  identity: [{jwt: {provider: corp}}]\n"
+SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"
+CORP = PROVIDER + "  algorithms: [HS256]\n  keys: {inline: {keys: [{kty: oct, k: " + SECRET + "}]}}\n---\n"
+
+BAD = {
+    # the shape
+    "kind: Nope": "1:7: `kind`: expected one of `Policy`, `Guardrail`, `JwtProvider`",
+    "a: b": "1:1: a document has a `kind`, one of `Policy`, `Guardrail`, `JwtProvider`",
+    "[1]": "1:1: a document has a `kind`, one of `Policy`, `Guardrail`, `JwtProvider`",
+    HEAD: "4:1: missing field `spec.rules`",
+    HEAD + "  rulez: []\n  rules: []": "6:3: unknown field `rulez`; did you mean `rules`?",
+    RULE + "      allow: {}\n      deny: {}": "7:7: `spec.rules[0]`: exactly one of `allow`, `deny` is needed, got `allow` and `deny`",
+    RULE: "7:7: `spec.rules[0]`: exactly one of `allow`, `deny` is needed, got none",
+    RULE + "      allow: {}\n      methods: [get]": "9:17: `spec.rules[0].methods[0]`: does not match `^[A-Z][A-Z-]{0,31}$`",
+    RULE + "      allow: {}\n      identity: [api_key]": "9:18: `spec.rules[0].identity[0]`: expected one of 'jwt' or 'anonymous'",
+    # paths, hosts, addresses
+    RULE + "      allow: {}\n      paths: [/a, a]": "9:19: `spec.rules[0].paths[1]`: a path pattern begins with `/`",
+    RULE + "      allow: {}\n      paths: [/a//b]": "9:15: `spec.rules[0].paths[0]`: a double slash; no canonical path has one",
+    RULE + "      allow: {}\n      paths: ['/**/b']": "9:15: `spec.rules[0].paths[0]`: `**` stands at the end of a pattern only",
+    RULE + "      allow: {}\n      client_ips: [10.0.0.1/8]": "9:20: `spec.rules[0].client_ips[0]`: expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix",
+    RULE + "      allow: {}\n      client_ips: [office]": "9:20: `spec.rules[0].client_ips[0]`: expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix",
+    HEAD.replace("a.example", "'*'") + "  rules: []": "5:11: `spec.hosts[0]`: a policy names its hosts: exact, or `*.` and a suffix",
+    HEAD.replace("a.example", "A.example") + "  rules: []": "5:11: `spec.hosts[0]`: expected a host in lower case without a port, or `*.` and a suffix",
+    HEAD.replace("a.example", "bücher.example") + "  rules: []": "5:11: `spec.hosts[0]`: a host is written in A-labels (`xn--...`)",
+    # expressions
+    RULE + "      allow: {}\n      when: request.mehtod == 'GET'": "9:20: `spec.rules[0].when`: unknown name `request.mehtod`; did you mean `request.method`?",
+    RULE + "      allow: {}\n      when: |\n        request.method == 'GET' &&\n          path.id == 'a'": "11:15: `spec.rules[0].when`: unknown name `path.id`",
+    RULE + "      allow: {}\n      when: request.method == 1": "9:28: `spec.rules[0].when`: found no matching overload for '_==_' applied to '(string, int)'",
+    RULE + "      allow: {}\n      when: identity.kind == 'jwt'": "9:21: `spec.rules[0].when`: unknown name `identity.kind`",
+    RULE + "      allow: {}\n      when: decision.id == 'x'": "9:21: `spec.rules[0].when`: unknown name `decision.id`",
+    RULE + "      allow: {}\n      when: request.method.matches('(')": "9:36: `spec.rules[0].when`: not a regular expression (RE2)",
+    RULE + "      allow: {}\n      paths: ['/{a}', '/{b}']\n      when: path.a == 'x'": "10:17: `spec.rules[0].when`: unknown name `path.a`",
+    HEAD + "  let: {x: 'y', ok: 'true'}\n  rules: []": "6:13: `spec.let.x`: unknown name `y`",
+    HEAD + "  let: {x: y, y: 'true'}\n  rules: []": "6:12: `spec.let.x`: unknown name `y`",
+    HEAD + "  let: {now: 'true'}\n  rules: []": "6:9: `now` has a meaning already",
+    HEAD + "  let: {x: 'null'}\n  rules: []": "6:12: `spec.let.x`: a name cannot stand for a null",
+    RULE + "      allow: {metadata: {a: 'x{b}'}}": "8:32: `spec.rules[0].allow.metadata.a`: unknown name `b`",
+    RULE + "      allow: {metadata: {a: 'x}'}}": "8:31: `spec.rules[0].allow.metadata.a`: a `}` that closes nothing; write `}}` for a brace",
+    RULE + "      deny: {body: {json: {a: [1, '{b}']}}}": "8:37: `spec.rules[0].deny.body.json.a[1]`: unknown name `b`",
+    # answers
+    RULE + "      allow: {request_headers: {set: {':path': /}}}": "8:39: `spec.rules[0].allow.request_headers.set.:path`: a header's name has lower-case letters, digits and `-`; none begins with `:`",
+    RULE + "      allow: {request_headers: {set: {X-A: b}}}": "8:39: `spec.rules[0].allow.request_headers.set.X-A`: a header's name has lower-case letters, digits and `-`; none begins with `:`",
+    RULE + "      allow: {request_headers: {remove: [host]}}": "8:42: `spec.rules[0].allow.request_headers.remove[0]`: `host` belongs to the connection or to the routing; no answer may change it",
+    RULE + "      allow: {request_headers: {append: {transfer_encoding: x}}}": "8:42: `spec.rules[0].allow.request_headers.append.transfer_encoding`: `transfer_encoding` belongs to the connection or to the routing; no answer may change it",
+    RULE + "      allow: {request_headers: {set: {x-envoy-a: x}}}": "8:39: `spec.rules[0].allow.request_headers.set.x-envoy-a`: `x-envoy-` headers are Envoy's own; no answer may change them",
+    RULE + "      allow: {request_headers: {set: {x-a: '1'}, remove: [x_a]}}": "8:32: `spec.rules[0].allow.request_headers`: `x-a` stands twice in `set`, `append` and `remove` (`_` and `-` are the same)",
+    RULE + '      allow: {request_headers: {set: {x-a: "a\\nb"}}}': "8:44: `spec.rules[0].allow.request_headers.set.x-a`: a header's value has no control characters",
+    HEAD + "  trusted_headers: [x-a]\n  rules: [{id: a, allow: {request_headers: {append: {x_a: b}}}}]": "7:54: `append`: `x_a` is trusted, and the client's own value would stay in it; use `set`",
+    RULE + "      allow: {metadata: {reason: x}}": "8:26: `metadata`: every decision has `reason` already",
+    RULE + "      deny: {status: 200}": "8:22: `spec.rules[0].deny.status`: expected a status of 400 to 599 that Envoy knows",
+    RULE + "      deny: {status: 418}": "8:22: `spec.rules[0].deny.status`: expected a status of 400 to 599 that Envoy knows",
+    RULE + "      deny: {reason: Not Good}": "8:22: `spec.rules[0].deny.reason`: does not match `^[a-z][a-z0-9_.-]{0,99}$`",
+    RULE + "      deny: {body: {}}": "8:20: `spec.rules[0].deny.body`: exactly one of `json`, `text` is needed",
+    RULE + "      deny: {redirect: 'https://{request.host}/'}": "8:24: `redirect`: expected https://HOST/... or /..., with holes behind the host only",
+    RULE + "      deny: {redirect: 'https://a.example{request.path}'}": "8:24: `redirect`: expected https://HOST/... or /..., with holes behind the host only",
+    RULE + "      deny: {redirect: '//evil.example'}": "8:24: `redirect`: expected https://HOST/... or /..., with holes behind the host only",
+    RULE + "      deny: {redirect: '/{request.path}'}": "8:24: `redirect`: expected https://HOST/... or /..., with holes behind the host only",
+    RULE + "      deny: {redirect: 'javascript:alert(1)'}": "8:24: `redirect`: expected https://HOST/... or /..., with holes behind the host only",
+    HEAD + "  rules: [{id: a, allow: {}}, {id: a, allow: {}}]": "6:36: `id`: another rule is called `a`",
+    # identity
+    RULE + "      allow: {}\n      identity: [jwt]": "9:18: `identity`: the policy's own `identity` has no `jwt`",
+    RULE + "      allow: {}\n      scopes: [a]": "9:7: `scopes`: the policy has no `identity`",
+    WITH_JWT + "  rules: []": "6:31: `provider`: no `JwtProvider` has this name",
+    HEAD + "  identity: [{}]\n  rules: []": "6:14: `spec.identity[0]`: exactly one of `jwt`, `anonymous` is needed, got none",
+    CORP + HEAD + "  identity: [{anonymous: {}}, {jwt: {provider: corp}}]\n  rules: []": "15:31: `identity`: nothing is tried after `anonymous`",
+    CORP + HEAD + "  identity: [{jwt: {provider: corp}}, {jwt: {provider: corp}}]\n  rules: []": "15:39: `identity`: never reached, since an entry above takes its token from the same place",
+    CORP.replace("audiences: [o]", "audiences: []") + WITH_JWT + "  rules: []": "15:20: `jwt`: neither it nor its provider names `audiences`, so no token could pass",
+    # providers
+    PROVIDER: "4:1: missing field `spec.keys`",
+    PROVIDER + "  keys: {}": "7:9: `spec.keys`: exactly one of `inline`, `file` is needed, got none",
+    PROVIDER + "  keys: {url: u}": "7:10: unknown field `url`; known here: `inline`, `file`",
+    PROVIDER + "  keys: {file: nowhere.json}": "7:16: `file`: cannot be read: No such file or directory",
+    PROVIDER + "  keys: {file: policy.yaml}": "7:16: `file`: expected a JSON object with a list `keys` of at most 100",
+    PROVIDER + "  keys: {inline: {keys: [{kty: RSA, use: enc}]}}": "7:26: `keys[0]`: `use` must be sig",
+    PROVIDER + "  algorithms: [RS256, HS256]\n  keys: {inline: {keys: []}}": "7:15: `spec.algorithms`: expected one or more, HMAC only or public keys only",
+    PROVIDER + "  algorithms: [none]\n  keys: {inline: {keys: []}}": "7:16: `spec.algorithms[0]`: expected one of 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'HS256', 'HS384' or 'HS512'",
+    PROVIDER + "  leeway: 5\n  keys: {inline: {keys: []}}": "7:11: `spec.leeway`: expected a number with a unit (us, ms, s, m, h, d), as in `5s`",
+    PROVIDER + "  leeway: 11m\n  keys: {inline: {keys: []}}": "7:11: `spec.leeway`: must be at most 10m",
+    PROVIDER + "  from: {cookie: a, header: b}\n  keys: {inline: {keys: []}}": "7:9: `spec.from`: exactly one of `header`, `cookie`, `query` is needed, got `header` and `cookie`",
+    PROVIDER + "  from: {cookie: a, prefix: b}\n  keys: {inline: {keys: []}}": "7:9: `spec.from`: `prefix` belongs to `header`",
+    # documents together
+    HEAD + "  rules: []\n---\n" + HEAD.replace("a.example", "b.example") + "  rules: []": "10:18: `name`: another Policy is called `api`: FILE:3",
+    HEAD + "  rules: []\n---\n" + HEAD.replace("{name: api}", "{name: b}") + "  rules: []": "12:11: `hosts`: `a.example` has a policy already, in FILE",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD.items(), ids=range(len(BAD)))
+def test_a_mistake_is_named_at_its_place(load, tmp_path, text, problem):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    file = str(tmp_path / "documents" / "policy.yaml")
+    assert [f"{file}:{problem.replace('FILE', file)}"] == [str(each) for each in caught.value.problems]
+
+
+def test_all_mistakes_of_all_documents_come_at_once(load):
+    with pytest.raises(ConfigError) as caught:
+        load(
+            RULE
+            + "      allow: {}\n      when: x\n      paths: [/a]\n---\nkind: Nope\n---\n"
+            + PROVIDER
+            + "  keys: {file: nowhere.json}\n"
+        )
+    assert [9, 12, 20] == [problem.line for problem in caught.value.problems]
+
+
+def test_no_problem_quotes_a_key(load):
+    with pytest.raises(ConfigError) as caught:
+        load(PROVIDER + f"  keys: {{inline: {{keys: [{{kty: oct, k: {SECRET}}}]}}}}")
+    assert SECRET not in str(caught.value)
+
+
+BOUNDS = [
+    ({"kinds": ["Guardrail"]}, ["`kind`: a Policy may not stand here; `DIR` may hold `Guardrail`"]),
+    ({"hosts": ["b.example"]}, ["`hosts`: `a.example` is outside of what `DIR` may speak for"]),
+    ({"hosts": ["*.a.example"]}, ["`hosts`: `a.example` is outside of what `DIR` may speak for"]),
+    ({"owner": "others"}, ["`owner`: documents here belong to `others`"]),
+    ({"hosts": ["*.example"], "kinds": ["Policy"], "owner": "us"}, []),
+]
+
+
+@pytest.mark.parametrize(("bounds", "messages"), BOUNDS)
+def test_a_document_stays_within_the_bounds_of_its_entry(load, tmp_path, bounds, messages):
+    text = HEAD.replace("{name: api}", "{name: api, owner: us}") + "  rules: []"
+    entry = {"path": str(tmp_path / "documents")} | bounds
+    found = []
+    try:
+        load(text, policies=[entry])
+    except ConfigError as error:
+        found = [problem.message for problem in error.problems]
+    assert [message.replace("DIR", entry["path"]) for message in messages] == found
+
+
+def test_a_guardrail_for_all_hosts_needs_the_bound_of_all_hosts(load, tmp_path):
+    text = "apiVersion: edgekeeper/v1\nkind: Guardrail\nmetadata: {name: g}\nspec: {rules: []}"
+    entry = {"path": str(tmp_path / "documents")}
+    load(text, policies=[entry])
+    with pytest.raises(ConfigError, match=r"`hosts`: `\*` is outside of what"):
+        load(text, policies=[entry | {"hosts": ["*.example"]}])
+
+
+def test_a_file_belongs_to_one_entry(load, tmp_path):
+    entry = {"path": str(tmp_path / "documents")}
+    with pytest.raises(ConfigError, match=r"policy.yaml: read twice, by `policies\[0\]` and `policies\[1\]`"):
+        load(HEAD + "  rules: []", policies=[entry, entry])
+
+
+def test_tests_beside_the_documents_and_empty_documents_are_no_policies(load, tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "api_test.yaml").write_text("kind: PolicyTest")
+    assert ["api"] == list(load("---\n" + HEAD + "  rules: []\n---\n").by_name)
+
+
+def test_keys_come_from_a_file_beside_the_document(load, tmp_path):
+    (tmp_path / "documents").mkdir()
+    keys = tmp_path / "documents" / "keys.json"
+    keys.write_text(json.dumps({"keys": [{"kty": "oct", "k": SECRET}]}))
+    text = PROVIDER + "  algorithms: [HS256]\n  keys: {file: keys.json}\n---\n" + WITH_JWT + "  rules: []"
+    policies = load(text)
+    assert 1 == len(policies.by_name["api"].sources[0].provider.keys)
+    keys.write_text('{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}')
+    with pytest.raises(
+        ConfigError, match=r":8:16: `file`: key 0 of the set: the secret has fewer than 32 bytes"
+    ):
+        load(text)
+    keys.write_text('{"keys": []}')
+    assert policies.generation != load(text).generation
+
+
+def test_the_generation_is_that_of_the_content(load):
+    first = load(HEAD + "  rules: []")
+    assert first.generation == load(HEAD + "  rules: []").generation
+    assert first.generation != load(HEAD + "  rules: [{id: a, allow: {}}]").generation
+
+
+EXAMPLE = """
+apiVersion: edgekeeper/v1
+kind: Policy
+metadata: {name: orders-api, owner: team, description: "Orders, public API", labels: {a: b}}
+spec:
+  hosts: [orders.example.com, "*.orders.example.com"]
+  mode: enforce
+  identity:
+    - jwt: {provider: corp, audiences: [orders]}
+    - anonymous: {}
+  trusted_headers: [x-user-id, x-tenant, x-auth-via]
+  paths_as: {encoded_slash: reject, double_slash: merge, semicolon: strip}
+  let: {staff: 'identity.kind == "jwt" && "staff" in identity.claims.groups'}
+  rules:
+    - id: read-own-tenant
+      methods: [GET, HEAD]
+      paths: ["/v1/tenants/{tenant}/orders", "/v1/tenants/{tenant}/orders/{order}"]
+      identity: [jwt]
+      scopes: [orders:read]
+      client_ips: [203.0.113.0/24, "2001:db8::/32"]
+      headers: {x-channel: [web, "mobile-*"]}
+      query: {preview: ["true"]}
+      when: path.tenant == identity.tenant && staff
+      allow:
+        request_headers: {set: {x-user-id: "{identity.subject}", x-tenant: "{path.tenant}", x-tier: gold}, append: {}, remove: []}
+        response_headers: {set: {}, add: [{name: set-cookie, value: "seen=1"}]}
+        query: {set: {}, remove: []}
+        metadata: {tier: "{identity.attr.tier}"}
+    - id: no-writes
+      deny: {status: 403, reason: read_only}
+  on_deny:
+    unauthenticated: {status: 401, headers: {www-authenticate: 'Bearer realm="orders"'}, redirect: "https://login.example.com/?rd={request.url}"}
+    forbidden: {status: 403, body: {json: {error: forbidden, id: "{decision.id}"}}}
+---
+"""
+
+
+def test_the_formats_example_is_in_order(load):
+    policies = load(EXAMPLE + CORP)
+    assert ["read-own-tenant", "no-writes"] == [rule.id for rule in policies.by_name["orders-api"].rules]
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_every_field_says_what_it_is(model):
+    definitions = model.model_json_schema()["$defs"]
+    silent = [
+        f"{name}.{field}"
+        for name, each in definitions.items()
+        for field, schema in each.get("properties", {}).items()
+        if "description" not in schema
+    ]
+    assert [] == silent
+    assert textwrap.dedent(model.__doc__)
