@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # not those that start processes: they wait for drains
-UNIT := tests/test_house.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos --ignore tests/edgekeeper/test_process.py --ignore tests/edgekeeper/test_supervisor.py
+UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos --ignore tests/edgekeeper/test_process.py --ignore tests/edgekeeper/test_supervisor.py
 LINT := . protos/generate
 
 .PHONY: demo run test check format protos docs lock clean

@@ -10,9 +10,6 @@ import pytest_asyncio
 
 from edgekeeper.demo.edge import Edge
 
-CANARY = "canary-e2f1c0ffee"
-"""A secret that no log, metric or status may hold. Tests send it as credential, cookie, key and query."""
-
 
 async def metrics_of(edge: Edge) -> dict[str, float]:
     """Every series of /metrics by its name and labels."""
@@ -33,14 +30,14 @@ async def admin(edge: Edge, path: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def edge() -> AsyncIterator[Edge]:
+async def edge(canary: str) -> AsyncIterator[Edge]:
     """The edge of the demonstration. `edge.token` gives alice's token; every token given is searched for at the end."""
     async with Edge() as running:
         secrets = keep_tokens(running)
         running.metrics = lambda: metrics_of(running)
-        running.canary = CANARY
+        running.canary = canary
         yield running
-        await no_secret_is_anywhere(running, [CANARY, *secrets])
+        await no_secret_is_anywhere(running, [canary, *secrets])
 
 
 def keep_tokens(running: Edge) -> list[str]:
