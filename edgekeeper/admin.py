@@ -3,6 +3,7 @@
 Edge: one HTTP server.
 """
 
+import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
@@ -53,7 +54,9 @@ class Admin:
             await self._site().start()
         except OSError as error:
             await self.stop()
-            raise OperatorError(f"admin.listen: {self._address} cannot be bound: {error.strerror}") from None
+            raise OperatorError(
+                f"the admin address {self._address} cannot be bound: {error.strerror}"
+            ) from None
         if self._unix is not None:
             self._unix.publish()
 

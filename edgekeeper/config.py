@@ -34,6 +34,7 @@ __all__ = [
     "Many",
     "Model",
     "Place",
+    "address",
     "exactly_one",
     "problems_of",
     "validated",
@@ -310,11 +311,26 @@ def _address(value: object, info: ValidationInfo) -> Address:
         raise ValueError("expected text: `unix:PATH` or `HOST:PORT`")
     if value.startswith("unix:"):
         return Address(path=_socket_path(_from_base(value.removeprefix("unix:"), info)))
+    return _tcp_address(value)
+
+
+def _tcp_address(value: str) -> Address:
     host, _, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("expected `unix:PATH` or `HOST:PORT` with a port of 0 to 65535")
     return Address(host=_loopback(host), port=int(port))
+
+
+def address(text: str) -> Address:
+    """Return `text`, as `listen` has it, as an address; a relative path is one of the working directory.
+
+    Raises:
+        ValueError: Operator error: neither `unix:PATH` nor `HOST:PORT` on loopback.
+    """
+    if text.startswith("unix:"):
+        return Address(path=_socket_path(text.removeprefix("unix:")))
+    return _tcp_address(text)
 
 
 def _socket_path(path: str) -> str:

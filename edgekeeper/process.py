@@ -18,6 +18,7 @@ import click
 from edgekeeper.admin import Admin
 from edgekeeper.clock import SystemClock
 from edgekeeper.commands import config_option, exits
+from edgekeeper.config import Address, address
 from edgekeeper.logs import configure
 from edgekeeper.reload import Generations
 from edgekeeper.report import Report, answer
@@ -44,19 +45,32 @@ def main(service: Service) -> None:
     @click.command(name=service.name, help=f"Serve {service.name} in this process until SIGTERM.")
     @config_option
     @click.option("--reflection", is_flag=True, help="Serve gRPC reflection, for grpcurl and the like.")
+    @click.option(
+        "--admin", metavar="ADDRESS", help="The admin address of this process. Default: `admin.listen`."
+    )
     @click.option("--link", type=int, hidden=True, help="The supervisor's end of things: a file descriptor.")
-    def command(config: str | None, reflection: bool, link: int | None) -> None:  # noqa: FBT001
+    def command(config: str | None, reflection: bool, admin: str | None, link: int | None) -> None:  # noqa: FBT001
         with exits(config_error=2):
             settings = load(config, {service.name: service})
+            listen = settings.root.admin.listen if admin is None else _address(admin)
             configure(f"{settings.root.telemetry.service_name}-{service.name}")
-            asyncio.run(_live(service, settings, reflect=reflection, link=link))
+            asyncio.run(_live(service, settings, reflect=reflection, admin=listen, link=link))
 
     command(prog_name=f"python -m {service.name}")
 
 
-async def _live(service: Service, settings: Settings, *, reflect: bool, link: int | None) -> None:
+def _address(text: str) -> Address:
+    try:
+        return address(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--admin") from None
+
+
+async def _live(
+    service: Service, settings: Settings, *, reflect: bool, admin: Address, link: int | None
+) -> None:
     asyncio.get_running_loop().set_exception_handler(_stray)
-    await _Process(service, settings, reflect=reflect, link=link).run()
+    await _Process(service, settings, reflect=reflect, admin=admin, link=link).run()
 
 
 def _stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -67,8 +81,11 @@ def _stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 class _Process:
     """The life of one service's process."""
 
-    def __init__(self, service: Service, settings: Settings, *, reflect: bool, link: int | None) -> None:
-        self._service, self._settings, self._section = service, settings, settings.section(service.name)
+    def __init__(
+        self, service: Service, settings: Settings, *, reflect: bool, admin: Address, link: int | None
+    ) -> None:
+        self._admin = admin
+        self._service, self._section = service, settings.section(service.name)
         self._link = socket.socket(fileno=link) if link is not None else None
         self._registry, self._clock = Registry(), SystemClock()
         self._stop = asyncio.Event()
@@ -119,7 +136,7 @@ class _Process:
         if self._link is not None:
             stack.enter_context(_running(self._answer(self._link)))
             return
-        admin = Admin(self._settings.root.admin.listen, self._reports)
+        admin = Admin(self._admin, self._reports)
         await admin.start()
         stack.push_async_callback(admin.stop)
 

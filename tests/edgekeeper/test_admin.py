@@ -156,7 +156,8 @@ async def test_it_listens_on_tcp_too(sockets: Path, unused_tcp_port: int):
     async with aiohttp.ClientSession(f"http://{address}") as client:
         assert (200, "ok\n") == await got(client, "/livez")
     with pytest.raises(
-        OperatorError, match=rf"admin\.listen: 127\.0\.0\.1:{unused_tcp_port} cannot be bound: "
+        OperatorError,
+        match=rf"the admin address 127\.0\.0\.1:{unused_tcp_port} cannot be bound: Address already in use",
     ):
         await second.start()
     await admin.stop()

@@ -155,3 +155,23 @@ async def test_it_serves_on_tcp(toys, start, unused_tcp_port: int):
     await one.said("serving")
     async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_tcp_port}") as channel:
         assert b"toy" == await channel.unary_unary("/toy.Toy/Greet")(b"")
+
+
+async def test_a_second_service_of_one_file_takes_an_admin_address_of_its_own(toys, start):
+    one = await start("-m", "toy", "--config", str(toys.config))
+    await one.said("serving")
+    refused = await start("-m", "twin", "--config", str(toys.config))
+    assert 2 == await refused.ended
+    assert "another process serves" in refused.text
+    other = await start(
+        "-m", "twin", "--config", str(toys.config), "--admin", f"unix:{toys.place}/twin-admin.sock"
+    )
+    await other.said("serving")
+    assert (toys.place / "twin-admin.sock").is_symlink()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:9931", "nonsense", "unix:" + "x" * 120])
+async def test_an_admin_address_that_is_none_is_bad_usage(toys, start, address):
+    one = await start("-m", "toy", "--config", str(toys.config), "--admin", address)
+    assert 2 == await one.ended
+    assert "Invalid value for --admin" in one.text
