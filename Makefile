@@ -5,7 +5,7 @@ BIN := .venv/bin
 UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos --ignore tests/edgekeeper/test_process.py --ignore tests/edgekeeper/test_supervisor.py
 LINT := . protos/generate
 
-.PHONY: demo run test check format protos docs lock clean
+.PHONY: demo run test check format protos docs lock clean .venv/judge .venv/newest
 .DELETE_ON_ERROR:
 
 demo: .venv/demo  ## a real Envoy, the three services, and a table of what became of some requests
@@ -35,16 +35,20 @@ lock: .venv/test  ## the locks anew; UPGRADE=--upgrade for newer versions
 clean:  ## all that is not in the repository
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo
 
-.venv/bin/python:
+.venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Edgekeeper needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv .venv
 
-.venv/demo .venv/test: .venv/%: requirements/%.txt pyproject.toml | .venv/bin/python
+# the stamps are files that are made last: what was interrupted is made again
+.venv/demo .venv/test: .venv/%: requirements/%.txt pyproject.toml | .venv/bin/pip
 	@echo "installing requirements/$*.txt into .venv ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/judge .venv/newest: .venv/%: requirements/%.txt | .venv/bin/python
-	@echo "installing requirements/$*.txt into $@ ..."
-	@$(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $< && touch $@
+.venv/judge .venv/newest: .venv/%: .venv/%/installed
+
+.venv/judge/installed .venv/newest/installed: .venv/%/installed: requirements/%.txt | .venv/bin/pip
+	@echo "installing requirements/$*.txt into .venv/$* ..."
+	@$(PYTHON) -m venv .venv/$* && .venv/$*/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@

@@ -3,7 +3,6 @@
 Edge: one HTTP server.
 """
 
-import os
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from aiohttp import web
 from edgekeeper.config import Address
 from edgekeeper.errors import OperatorError
 from edgekeeper.report import Report
-from edgekeeper.sockets import UnixSocket
+from edgekeeper.sockets import UnixSocket, check_free
 from edgekeeper.telemetry import Family, Sample, render
 
 __all__ = ["Admin", "versions"]
@@ -49,14 +48,14 @@ class Admin:
         """
         if self._address.path is not None:
             self._unix = UnixSocket(self._address.path)
+        elif self._address.host is not None and self._address.port is not None:
+            check_free(self._address.host, self._address.port)
         await self._runner.setup()
         try:
             await self._site().start()
         except OSError as error:
             await self.stop()
-            raise OperatorError(
-                f"the admin address {self._address} cannot be bound: {error.strerror}"
-            ) from None
+            raise OperatorError(f"{self._address} cannot be bound: {error.strerror}") from None
         if self._unix is not None:
             self._unix.publish()
 

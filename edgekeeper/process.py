@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -19,13 +20,14 @@ from edgekeeper.admin import Admin
 from edgekeeper.clock import SystemClock
 from edgekeeper.commands import config_option, exits
 from edgekeeper.config import Address, address
+from edgekeeper.errors import OperatorError
 from edgekeeper.logs import configure
 from edgekeeper.reload import Generations
 from edgekeeper.report import Report, answer
 from edgekeeper.server import Server
 from edgekeeper.service import Application, Component, Runtime, Service
 from edgekeeper.settings import Settings, load
-from edgekeeper.sockets import UnixSocket
+from edgekeeper.sockets import UnixSocket, check_free
 from edgekeeper.telemetry import Registry
 
 __all__ = ["main"]
@@ -41,8 +43,13 @@ LOG: Final = logging.getLogger("edgekeeper")
 
 def main(service: Service) -> None:
     """Run the service until SIGTERM or SIGINT; exit 0, or 2 if it cannot start."""
+    about = f"""Serve {service.name} in this process until SIGTERM.
 
-    @click.command(name=service.name, help=f"Serve {service.name} in this process until SIGTERM.")
+    \b
+    Example:  python -m {service.name} --config edgekeeper.yaml
+    """
+
+    @click.command(service.name, help=about, context_settings={"help_option_names": ["-h", "--help"]})
     @config_option
     @click.option("--reflection", is_flag=True, help="Serve gRPC reflection, for grpcurl and the like.")
     @click.option(
@@ -64,6 +71,14 @@ def _address(text: str) -> Address:
         return address(text)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--admin") from None
+
+
+def _private(directory: Path) -> Path:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"state: {directory} cannot be made: {error.strerror}") from None
+    return directory
 
 
 async def _live(
@@ -90,9 +105,8 @@ class _Process:
         self._registry, self._clock = Registry(), SystemClock()
         self._stop = asyncio.Event()
         self._left = False
-        state = settings.state / service.name
-        for directory in (settings.state, state):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = _private(settings.state) / service.name
+        _private(state)
         self._generations = Generations(partial(service.build, self._section), state, self._registry, LOG)
         runtime = Runtime(state=state, registry=self._registry, clock=self._clock, log=LOG)
         self._application: Application = service.application(self._section, runtime, self._generations.load())
@@ -123,13 +137,17 @@ class _Process:
 
     async def _serve(self, stack: contextlib.AsyncExitStack) -> None:
         address = self._section.listen
-        if address.path is None:
-            await self._server.start(str(address))
-            return
-        unix = UnixSocket(address.path)
-        stack.callback(unix.close)
-        await self._server.start(f"unix:{unix.path}")
-        unix.publish()
+        if address.host is not None and address.port is not None:
+            check_free(address.host, address.port)
+        unix = UnixSocket(address.path) if address.path is not None else None
+        if unix is not None:
+            stack.callback(unix.close)
+        stack.push_async_callback(
+            self._server.stop, 0
+        )  # where something after this fails; a drain comes first
+        await self._server.start(f"unix:{unix.path}" if unix is not None else str(address))
+        if unix is not None:
+            unix.publish()
 
     async def _tell(self, stack: contextlib.AsyncExitStack) -> None:
         """Report over the link if there is a supervisor, else on an admin address of our own."""

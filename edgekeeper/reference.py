@@ -1,16 +1,52 @@
-"""The reference page of the formats, from the models' JSON Schemas. Pure: no I/O, no clock."""
+"""The formats for editors and people: the models' JSON Schemas, and a page made of them. Pure: no I/O, no clock."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-__all__ = ["meaning", "page"]
+from pydantic.json_schema import models_json_schema
+
+from edgekeeper.config import Model
+from edgekeeper.units import as_written, unit_in
+
+__all__ = ["DOCUMENTS", "meaning", "page", "schema"]
+
+DOCUMENTS: Final = "documents"
+"""The name of the schema for files that hold documents of several kinds."""
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_OF_NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "ge", "gt", "le", "lt")
 
 _HEAD: Final = """# Reference
 
 Every field of every file, written by `make docs` from the models that read them. A dash under "default" means that the
 field has to be there. Unknown fields are errors everywhere. A list is always a list, also with one entry.
 """
+
+
+def schema(models: Mapping[str, type[Model]], name: str) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the model called `name`; of `DOCUMENTS`: one of all that have a `kind`."""
+    if name != DOCUMENTS:
+        return {"$schema": _DIALECT, **_written(models[name].model_json_schema())}
+    kinds = [model for model in models.values() if "kind" in model.model_fields]
+    references, combined = models_json_schema([(model, "validation") for model in kinds])
+    choice = [references[model, "validation"] for model in kinds]
+    return {"$schema": _DIALECT, "title": "Documents", "oneOf": choice, "$defs": _written(combined["$defs"])}
+
+
+def _written(node: Any) -> Any:
+    """Return a schema in which the default of a number with a unit is written as users write it."""
+    if isinstance(node, list):
+        return [_written(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    inner = {name: _written(each) for name, each in node.items()}
+    unit = unit_in(node["pattern"]) if isinstance(node.get("pattern"), str) else None
+    if unit is None:
+        return inner
+    if isinstance(node.get("default"), int):
+        inner["default"] = as_written(node["default"], unit)
+    return {name: each for name, each in inner.items() if name not in _OF_NUMBERS}
 
 
 def page(schemas: Mapping[str, Mapping[str, Any]]) -> str:

@@ -81,9 +81,9 @@ class Generations:
             await self.poll()
 
     async def poll(self, *, force: bool = False) -> bool:
-        """Build and swap if the files are not those of the newest attempt; return whether a generation was swapped.
+        """Build and swap if the files are not those of the newest attempt; return whether they were good.
 
-        With `force`, also if they are (SIGHUP).
+        With `force`, also if they are (SIGHUP). Equal files make an equal generation, which changes nothing.
         """
         async with self._one_at_a_time:
             built = await asyncio.to_thread(self._rebuild, force)
@@ -92,6 +92,9 @@ class Generations:
         return built is not None
 
     def _swap(self, built: Any) -> None:
+        if built.generation == self.snapshot.current.generation and not self.from_last_good:
+            self._log.info("the files are those of the generation", extra={"generation": built.generation})
+            return
         self._info(self.snapshot.current.generation).value = 0
         self.snapshot.current = built
         self._info(built.generation).value = 1
@@ -104,7 +107,8 @@ class Generations:
         if self.from_last_good:
             detail += " (last good, from disk)"
         if self.problems:
-            detail += f"; the files have {len(self.problems)} problems, first: {self.problems[0]}"
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            detail += f"; the files are not accepted: {self.problems[0]}{more}"
         return Component(ready=True, detail=detail)
 
     def _rebuild(self, force: bool) -> Any:  # noqa: FBT001

@@ -24,7 +24,7 @@ ANSWER_S: Final = 1.0
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The state of one process at one moment. `ready` is what its gRPC health says of it."""
+    """The state of one process at one moment. `ready` is False when a component is not; gRPC health may be SERVING all the same."""
 
     service: str
     ready: bool

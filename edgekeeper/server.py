@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from edgekeeper.clock import Clock
-from edgekeeper.errors import Bug, Overload, grpc_status
+from edgekeeper.errors import Bug, ClientError, Overload, grpc_status
 from edgekeeper.rpc import Call, Drain, Method, StreamMethod, UnaryMethod
 from edgekeeper.telemetry import Histogram, Registry
 
@@ -67,7 +67,7 @@ class Server:
         except RuntimeError:
             port = 0
         if not port:
-            raise OSError(f"{target} cannot be bound: it is in use, or its directory does not let us")
+            raise OSError(f"{target} cannot be bound: its directory does not let us")
         await self._server.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -157,6 +157,8 @@ class Server:
     def _failed(self, error: Exception, method: str) -> tuple[str, str]:
         status, text = grpc_status(error)
         about = {"kind": f"call_failed:{type(error).__name__}", "method": method, "grpc_code": status}
+        if isinstance(error, ClientError) and error.detail:
+            about["detail"] = error.detail
         level = logging.ERROR if status == Bug.grpc_code else logging.WARNING
         self._log.log(level, "a call failed", extra=about, exc_info=error)
         return status, text

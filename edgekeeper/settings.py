@@ -16,7 +16,7 @@ from edgekeeper.config import Listen, Model, Place, validated
 from edgekeeper.errors import ConfigError, OperatorError, Problem
 from edgekeeper.service import Section, Service
 from edgekeeper.sources import DiskSources
-from edgekeeper.yaml import parse
+from edgekeeper.yaml import Document, parse
 
 __all__ = ["Admin", "Settings", "Telemetry", "Unreadable", "find", "installed", "load", "model", "services"]
 
@@ -121,6 +121,8 @@ def find(path: str | None) -> Path:
     for candidate in candidates:
         if Path(candidate).is_file():
             return Path(candidate).absolute()
+    if path is not None and Path(path).exists():
+        raise Unreadable(f"no configuration: {path} is not a file")
     raise Unreadable(f"no configuration: {' or '.join(candidates)} does not exist")
 
 
@@ -143,7 +145,19 @@ def load(path: str | None, known: Mapping[str, Service] | None = None) -> Settin
     sections = {name: section for name in known if (section := getattr(root, name)) is not None}
     if not sections:
         raise ConfigError([Problem(str(file), 0, 0, f"no service has a section; known: {', '.join(known)}")])
+    _check_addresses(documents[0], root, sections)
     return Settings(path=file, root=root, sections=sections)
+
+
+def _check_addresses(document: Document, root: Root, sections: Mapping[str, Section]) -> None:
+    """Check that no two servers would listen on one address; port 0 is any free one."""
+    listens = {"admin": root.admin.listen} | {name: section.listen for name, section in sections.items()}
+    first: dict[str, str] = {}
+    for name, address in listens.items():
+        owner = first.setdefault(str(address), name)
+        if owner != name and address.port != 0:
+            message = f"`{name}.listen`: {address} is the address of `{owner}` too"
+            raise ConfigError([document.problem((name, "listen"), message)])
 
 
 def _content(file: Path) -> bytes:

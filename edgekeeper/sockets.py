@@ -9,13 +9,14 @@ Edge: files.
 import fcntl
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Final
 
 from edgekeeper.config import Address
 from edgekeeper.errors import OperatorError
 
-__all__ = ["InUse", "UnixSocket", "target"]
+__all__ = ["InUse", "UnixSocket", "check_free"]
 
 _GENERATION: Final = re.compile(r"-0\.([0-9]{1,6})(?:\.[^.]*)?$")
 
@@ -24,9 +25,22 @@ class InUse(OperatorError):  # noqa: N818 - reads as a sentence: sockets.InUse
     """Operator error: another process serves this path."""
 
 
-def target(address: Address) -> str:
-    """Return the address in gRPC's words for a TCP address."""
-    return str(address)
+def check_free(host: str, port: int) -> None:
+    """Bind a TCP address as somebody is about to, and let go.
+
+    grpc would not say why it cannot bind, and Envoys share a port without a word (SO_REUSEPORT).
+
+    Raises:
+        OperatorError: Operator error: it cannot be bound; the text says why.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            address = Address(host=host, port=port)
+            raise OperatorError(f"{address} cannot be bound: {error.strerror}") from None
 
 
 class UnixSocket:

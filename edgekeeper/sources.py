@@ -31,10 +31,15 @@ class Record(msgspec.Struct, frozen=True):
     files: dict[str, bytes]
     directories: dict[str, tuple[str, ...]]
 
-    def digest(self) -> str:
-        """Return the name of the generation: 12 hexadecimal digits that are equal where its files are."""
-        content = msgspec.msgpack.encode([sorted(self.files.items()), sorted(self.directories.items())])
-        return hashlib.sha256(content).hexdigest()[:12]
+    def digest(self, settings: object = None) -> str:
+        """Return the name of the generation: 12 hexadecimal digits.
+
+        It is equal where the files are, wherever they lie, and where `settings` is: what else decides, as plain data.
+        """
+        paths = [*self.files, *self.directories]
+        base = os.path.commonpath(paths) if paths else ""
+        files = sorted((os.path.relpath(path, base), content) for path, content in self.files.items())
+        return hashlib.sha256(msgspec.msgpack.encode([files, settings])).hexdigest()[:12]
 
 
 class Sources(Protocol):

@@ -173,6 +173,10 @@ class _Child:
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=self._stderr,
+            env={
+                "GRPC_VERBOSITY": "NONE",
+                **os.environ,
+            },  # its lines are not JSON; what matters we log ourselves
         )
         theirs.close()
         self._link = Link(*await asyncio.open_connection(sock=ours))

@@ -14,8 +14,8 @@ __all__ = ["CASES", "Case", "Expected"]
 class Expected:
     """What has to be seen, each where it happens.
 
-    `decided` is the service and its reason, as the record's metadata has them. `left` is what remains of the named
-    limit, as the client's headers have it. `upstream` names headers that reached the upstream, None for one that
+    `decided` is the service and its reason, as the record's metadata has them. `left` is the nearest limit
+    with its name, and what remains of it, as the client's headers have them. `upstream` names headers that reached the upstream, None for one that
     must not have; without it the request must not have reached it. `record` names fields of the access log.
     """
 
@@ -47,7 +47,10 @@ CASES: Final = (
         "a health check needs no credential",
         "/healthz",
         Expected(
-            200, "authz: allow by orders-api/health", left=("per-address", 999), upstream={"x-user-id": None}
+            200,
+            "authz: allow by orders-api/health",
+            left=("1000 per-address", 999),
+            upstream={"x-user-id": None},
         ),
     ),
     Case(
@@ -56,7 +59,7 @@ CASES: Final = (
         Expected(
             200,
             "authz: allow by orders-api/read-own-tenant",
-            left=("per-gold-tenant", 499),
+            left=("500 per-gold-tenant", 499),
             upstream={"x-user-id": "alice", "x-tenant": "acme"},
         ),
         caller="alice",
@@ -67,7 +70,7 @@ CASES: Final = (
         Expected(
             200,
             "authz: allow by orders-api/read-own-tenant",
-            left=("per-gold-tenant", 498),
+            left=("500 per-gold-tenant", 498),
             upstream={"x-user-id": "alice", "x-tenant": "acme"},
         ),
         headers=(("X-User-Id", "root"), ("x-user-id", "admin"), ("x-tenant", "globex")),
@@ -117,7 +120,7 @@ CASES: Final = (
         Expected(
             200,
             "authz: allow by orders-api/read-own-tenant",
-            left=("per-gold-tenant", 497),
+            left=("500 per-gold-tenant", 497),
             upstream={"x-user-id": "alice"},
             record={"url.query": "limit=5&access_token=REDACTED"},
         ),
@@ -126,26 +129,26 @@ CASES: Final = (
     Case(
         "two requests a day go to /limited",
         "/limited",
-        Expected(200, "authz: allow by orders-api/try-it", left=("limited-route", 1), upstream={}),
+        Expected(200, "authz: allow by orders-api/try-it", left=("2 limited-route", 1), upstream={}),
     ),
     Case(
         "... the second",
         "/limited",
-        Expected(200, "authz: allow by orders-api/try-it", left=("limited-route", 0), upstream={}),
+        Expected(200, "authz: allow by orders-api/try-it", left=("2 limited-route", 0), upstream={}),
     ),
-    Case("... and no third", "/limited", Expected(429, _LIMITED, left=("limited-route", 0))),
+    Case("... and no third", "/limited", Expected(429, _LIMITED, left=("2 limited-route", 0))),
     Case(
         "an export weighs ten",
         "/v1/export",
         Expected(
-            200, "authz: allow by orders-api/export", left=("exports", 5), upstream={"x-user-id": "alice"}
+            200, "authz: allow by orders-api/export", left=("15 exports", 5), upstream={"x-user-id": "alice"}
         ),
         caller="alice",
     ),
     Case(
         "... so another is too much, and takes nothing",
         "/v1/export",
-        Expected(429, _LIMITED, left=("exports", 5)),
+        Expected(429, _LIMITED, left=("15 exports", 5)),
         caller="alice",
     ),
     Case(

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from edgekeeper.demo import http1
-from edgekeeper.demo.envoy import Addresses, EnvoyProcess, configuration, has_ipv6, render
+from edgekeeper.demo.envoy import Addresses, EnvoyProcess, configuration, has_ipv6, patient, render
 from edgekeeper.demo.identity import IdentityProvider
 from edgekeeper.demo.upstream import EchoUpstream, TcpEcho
 from edgekeeper.errors import DependencyError
 from edgekeeper.logs import configure
 from edgekeeper.settings import load
+from edgekeeper.sockets import check_free
 from edgekeeper.supervisor import Supervisor
 
 __all__ = ["Edge"]
@@ -95,6 +96,7 @@ class Edge:
         return await http1.request(address, port, path, method=method, authority=host, headers=all_headers)
 
     async def _start(self) -> None:
+        check_free("127.0.0.1", self._edge_port)
         self._configure()
         log = self._stack.enter_context((self.directory / "services.log").open("a", encoding="utf-8"))
         configure("edgekeeper-demo", log)
@@ -112,7 +114,7 @@ class Edge:
             edge_port=self._edge_port,
             ipv6=has_ipv6(),
         )
-        self.envoy = EnvoyProcess(render(configuration("edge"), addresses), self.directory / "envoy")
+        self.envoy = EnvoyProcess(patient(render(configuration("edge"), addresses)), self.directory / "envoy")
         await self._stack.enter_async_context(self.envoy)
         for cluster in ("authz", "ratelimit", "accesslog"):
             await self.envoy.reached(f"cluster.{cluster}.membership_healthy", 1)

@@ -123,7 +123,8 @@ async def _outcome(edge: Edge, number: int, case: Case, response: Response, reac
     ]
     cells = (
         "no" if wrong else "ok",
-        f"{case.title}\n{case.method} {case.path}" + "".join(f"\n{n}: {v}" for n, v in case.headers),
+        f"{case.title}\n{case.method} {case.host}{case.path}"
+        + "".join(f"\n{n}: {v}" for n, v in case.headers),
         str(response.status),
         _why(seen["decided"], _left(response)),
         "nothing"
@@ -153,10 +154,10 @@ def _decided(record: dict[str, Any]) -> str:
 
 
 def _left(response: Response) -> tuple[str, int] | None:
-    """Return the name and the rest of the limit that is nearest, as Envoy tells the client."""
+    """Return limit and name of the one that is nearest, and what is left of it, as Envoy tells the client."""
     match = _NAME_OF_LIMIT.match(response.value("x-ratelimit-limit") or "")
     remaining = response.value("x-ratelimit-remaining")
-    return (match[2], int(remaining)) if match and remaining is not None else None
+    return (f"{match[1]} {match[2]}", int(remaining)) if match and remaining is not None else None
 
 
 def _why(decided: object, left: tuple[str, int] | None) -> str:

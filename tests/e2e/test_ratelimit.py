@@ -6,7 +6,7 @@ import uuid
 import pytest
 import yaml
 
-from edgekeeper.demo.envoy import Addresses, EnvoyProcess, configuration, render
+from edgekeeper.demo.envoy import Addresses, EnvoyProcess, configuration, patient, render
 from edgekeeper.demo.http1 import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -53,20 +53,27 @@ async def test_a_limit_is_reached_with_the_right_headers_at_the_client(edge):
 
 
 async def test_envoy_and_ratelimit_count_the_same_answers(edge):
-    async def counts() -> tuple[float, int]:
-        ours = sum(
-            v
-            for n, v in (await edge.metrics()).items()
-            if n.startswith("edgekeeper_ratelimit_responses_total") and 'code="ok"' in n
-        )
-        stats = await edge.envoy.stats(r"ratelimit\.ok$")
-        return ours, sum(stats.values())
+    async def counts() -> dict[str, tuple[float, int]]:
+        metrics = await edge.metrics()
+        stats = await edge.envoy.stats(r"^cluster\.upstream\.ratelimit\.(ok|over_limit)$")
+        return {
+            code: (
+                metrics[f'edgekeeper_ratelimit_responses_total{{code="{code}",service="ratelimit"}}'],
+                stats.get(f"cluster.upstream.ratelimit.{code}", 0),
+            )
+            for code in ("ok", "over_limit")
+        }
 
-    ours_before, theirs_before = await counts()
-    for _ in range(4):
-        await edge.get("/healthz")
-    ours, theirs = await counts()
-    assert (4, 4) == (ours - ours_before, theirs - theirs_before)
+    await edge.get("/limited")
+    await edge.get("/limited")  # from here on the route is used up, whatever other tests did
+    before = await counts()
+    for path in ("/healthz", "/limited", "/healthz", "/limited", "/limited"):
+        await edge.get(path)
+    after = await counts()
+    grown = {
+        code: [now - then for now, then in zip(after[code], before[code], strict=True)] for code in after
+    }
+    assert {"ok": [2, 2], "over_limit": [3, 3]} == grown
 
 
 async def test_a_refund_reaches_the_service_as_is_negative_hits(edge):
@@ -85,7 +92,9 @@ async def test_a_refund_reaches_the_service_as_is_negative_hits(edge):
     )
     tenant = fresh_tenant()
     token = edge.token(tenant=tenant, tier="silver")
-    async with EnvoyProcess(render(yaml.safe_dump(config), addresses), edge.directory / "refund") as envoy:
+    async with EnvoyProcess(
+        patient(render(yaml.safe_dump(config), addresses)), edge.directory / "refund"
+    ) as envoy:
         await envoy.reached("cluster.ratelimit.membership_healthy", 1)
         left = []
         for weight in ("spend", "spend", "refund"):

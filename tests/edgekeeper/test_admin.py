@@ -157,7 +157,7 @@ async def test_it_listens_on_tcp_too(sockets: Path, unused_tcp_port: int):
         assert (200, "ok\n") == await got(client, "/livez")
     with pytest.raises(
         OperatorError,
-        match=rf"the admin address 127\.0\.0\.1:{unused_tcp_port} cannot be bound: Address already in use",
+        match=rf"127\.0\.0\.1:{unused_tcp_port} cannot be bound: Address already in use",
     ):
         await second.start()
     await admin.stop()

@@ -1,8 +1,10 @@
 """The command line: an example in every help, the exit statuses of docs, and never a traceback."""
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -59,7 +61,7 @@ def test_check_says_that_all_is_good(in_process):
     result = run("check", "--config", str(in_process.config))
     assert (0, f"{in_process.config}: good (toy, twin)\n") == (result.exit_code, result.output)
     result = run("check", "--config", str(in_process.config), "--format", "json")
-    assert (0, []) == (result.exit_code, json.loads(result.stdout))
+    assert (0, {"problems": []}) == (result.exit_code, json.loads(result.stdout))
 
 
 def test_check_tells_the_problems_of_every_service(in_process):
@@ -87,7 +89,7 @@ def test_check_gives_problems_to_programs(in_process):
             "message": "`hello`: expected text, got a number",
             "hint": "quote it",
         }
-    ] == json.loads(result.stdout)
+    ] == json.loads(result.stdout)["problems"]
 
 
 def test_check_of_a_wrong_edgekeeper_yaml_tells_its_problems(in_process):
@@ -161,3 +163,48 @@ def test_version_is_told_to_people_and_to_programs():
     assert text.output.startswith(f"edgekeeper {version('edgekeeper')} (Python ")
     assert version("edgekeeper") == told["edgekeeper"]
     assert version("grpcio") == told["packages"]["grpcio"]
+
+
+@pytest.mark.parametrize(
+    ("system", "libc", "machine"),
+    [("darwin", ("", ""), "arm64"), ("linux", ("", ""), "x86_64"), ("linux", ("glibc", "2.36"), "riscv64")],
+)
+def test_another_platform_gets_one_clear_sentence(monkeypatch, system, libc, machine):
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setattr("platform.libc_ver", lambda: libc)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    result = run("version")
+    assert 2 == result.exit_code
+    assert result.stderr.startswith(
+        "edgekeeper: Edgekeeper runs on Linux with glibc 2.31 or newer, on x86-64 and arm64; this is "
+    )
+    assert 1 == len(result.stderr.splitlines())
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_the_help_of_every_command_shows_an_example(path: tuple[str, ...]):
+    result = run(*path, "-h")
+    assert 0 == result.exit_code
+    assert "Example" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--port", "99999", "--stay"], "99999 is not in the range 0<=x<=65535"),
+        (["--port", "8080"], "--port goes with --stay"),
+    ],
+)
+def test_the_port_of_the_demonstration_is_checked(arguments: list[str], why: str):
+    result = run("demo", *arguments)
+    assert 2 == result.exit_code
+    assert why in result.stderr

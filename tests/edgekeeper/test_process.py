@@ -87,7 +87,7 @@ async def test_after_a_kill_the_next_process_takes_the_path_over_and_serves_the_
     assert b"toy" == await toys.greeting("toy")
     status, components = await readiness(toys)
     assert 200 == status
-    assert "(last good, from disk); the files have 1 problems" in components["generation"]["detail"]
+    assert "(last good, from disk); the files are not accepted: " in components["generation"]["detail"]
     assert 0 == await third.end(SIGINT)
 
 
@@ -163,6 +163,8 @@ async def test_a_second_service_of_one_file_takes_an_admin_address_of_its_own(to
     refused = await start("-m", "twin", "--config", str(toys.config))
     assert 2 == await refused.ended
     assert "another process serves" in refused.text
+    assert "Traceback" not in refused.text
+    assert not (toys.place / "twin.sock").exists()
     other = await start(
         "-m", "twin", "--config", str(toys.config), "--admin", f"unix:{toys.place}/twin-admin.sock"
     )

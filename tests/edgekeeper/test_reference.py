@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgekeeper.reference import meaning, page
+from edgekeeper.reference import meaning, page, schema
 from edgekeeper.settings import model, services
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -17,7 +17,7 @@ def schemas() -> dict[str, Any]:
     models = {"edgekeeper": model(known)}
     for service in known.values():
         models |= service.documents
-    return {name: each.model_json_schema() for name, each in models.items()}
+    return {name: schema(models, name) for name in models}
 
 
 def test_the_page_is_up_to_date():
@@ -31,12 +31,12 @@ def objects(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("name", schemas())
 def test_every_field_says_what_it_means(name: str):
-    schema = schemas()[name]
+    whole = schemas()[name]
     silent = [
         f"{title}.{field}"
-        for title, each in objects(schema)
+        for title, each in objects(whole)
         for field, inner in each.get("properties", {}).items()
-        if len(meaning(inner, schema.get("$defs", {}))) < 10
+        if len(meaning(inner, whole.get("$defs", {}))) < 10
     ]
     assert [] == silent
 
@@ -60,3 +60,25 @@ def test_the_words_for_types():
         "| `d` | map of string |  |  |",
         "| `e` | `1` | `1` |  |",
     ] == rows
+
+
+def test_every_default_of_a_number_with_a_unit_is_written_with_it():
+    numbers = [
+        (title, field, inner["default"])
+        for name in schemas()
+        for title, each in objects(schemas()[name])
+        for field, inner in each.get("properties", {}).items()
+        if "KiB" in inner.get("pattern", "") or "us|ms" in inner.get("pattern", "")
+    ]
+    assert [] == [each for each in numbers if not isinstance(each[2], str | None)]
+    assert ("MemorySection", "max_bytes", "64MiB") in numbers
+
+
+def test_the_schema_of_documents_is_one_of_every_kind():
+    known = services()["authz"].documents
+    made = schema(known, "documents")
+    assert {"#/$defs/Policy", "#/$defs/Guardrail", "#/$defs/JwtProvider"} == {
+        each["$ref"] for each in made["oneOf"]
+    }
+    assert {"Policy", "Guardrail", "JwtProvider"} <= set(made["$defs"])
+    assert made["$schema"]

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from edgekeeper.clock import SystemClock
 from edgekeeper.errors import Bug, ClientError, DependencyError, OperatorError, Overload
 from edgekeeper.rpc import Call, Method, StreamMethod, UnaryMethod
-from edgekeeper.server import Server
+from edgekeeper.server import Server, _options
 from edgekeeper.telemetry import Registry, render
 
 SERVICE = "toy.Toy"
@@ -283,3 +283,106 @@ async def test_calls_are_timed_by_method_and_status(sockets: Path):
         text = render([({}, server.registry.snapshot())])
     labels = 'rpc_system_name="grpc",rpc_method="toy.Toy/Do",rpc_status_code="OK"'
     assert f"rpc_server_call_duration_seconds_count{{{labels}}} 1\n" in text
+
+
+class LateContext:
+    """A call whose deadline is over when it arrives; the transport itself would rarely let one through."""
+
+    def __init__(self) -> None:
+        self.aborted: tuple[grpc.StatusCode, str] | None = None
+
+    def time_remaining(self) -> float:
+        return 0.0
+
+    async def abort(self, code: grpc.StatusCode, text: str) -> None:
+        self.aborted = (code, text)
+        raise grpc.aio.AbortError
+
+
+@pytest.mark.parametrize("shed", [b"too late", None])
+async def test_a_call_past_its_deadline_is_shed_before_any_work(sockets: Path, shed: bytes | None):
+    async def never(_request: bytes, _call: Call) -> bytes:
+        raise AssertionError
+
+    method, context = UnaryMethod("/toy.Toy/Do", never, shed=shed), LateContext()
+    async with serving(sockets, method) as (server, _):
+        handler = server._handler(method).unary_unary
+        if shed is None:
+            with pytest.raises(grpc.aio.AbortError):
+                await handler(b"", context)
+            assert (grpc.StatusCode.UNAVAILABLE, "temporarily unavailable") == context.aborted
+        else:
+            assert shed == await handler(b"", context)
+        assert 'edgekeeper_shed_total{reason="deadline"} 1\n' in render([({}, server.registry.snapshot())])
+
+
+async def test_one_stream_too_many_is_unavailable_and_the_others_go_on(sockets: Path):
+    entered = asyncio.Event()
+
+    async def handler(requests: AsyncIterator[bytes], call: Call) -> bytes:
+        entered.set()
+        return await collect(requests, call)
+
+    async with serving(sockets, StreamMethod("/toy.Toy/Tell", handler), max_in_flight=1) as (server, channel):
+        first = channel.stream_unary("/toy.Toy/Tell")()
+        await first.write(b"a")
+        await entered.wait()
+        second = channel.stream_unary("/toy.Toy/Tell")()
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await second
+        assert grpc.StatusCode.UNAVAILABLE == failed.value.code()
+        assert 'edgekeeper_shed_total{reason="max_in_flight"} 1\n' in render(
+            [({}, server.registry.snapshot())]
+        )
+        await first.done_writing()
+        assert b"a" == await first
+
+
+UNARY = {
+    "grpc.so_reuseport": 0,
+    "grpc.max_receive_message_length": 4 * 1024 * 1024,
+    "grpc.max_concurrent_streams": 1024,
+    "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+    "grpc.keepalive_permit_without_calls": 1,
+    "grpc.server_handshake_timeout_ms": 5_000,
+    "grpc.max_metadata_size": 32_768,
+}
+AGES = {"grpc.max_connection_age_ms": 900_000, "grpc.max_connection_age_grace_ms": 30_000}
+STREAM = {
+    "grpc.max_receive_message_length": 16 * 1024 * 1024 + 256 * 1024,
+    "grpc.http2.bdp_probe": 0,
+    "grpc.http2.lookahead_bytes": 65_536,
+}
+
+
+def test_the_options_of_a_server_are_those_that_the_design_argues():
+    assert UNARY | AGES == dict(_options([UnaryMethod("/toy.Toy/Do", echo)]))
+    assert UNARY | STREAM == dict(_options([StreamMethod("/toy.Toy/Tell", collect)]))
+
+
+async def test_metadata_of_20_kb_passes_and_of_40_kb_does_not(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (_, channel):
+        assert b"x" == await channel.unary_unary("/toy.Toy/Do")(b"x", metadata=[("x-big", "b" * 20_000)])
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/toy.Toy/Do")(b"x", metadata=[("x-big", "b" * 40_000)])
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED == failed.value.code()
+        assert b"x" == await channel.unary_unary("/toy.Toy/Do")(b"x")
+
+
+async def test_a_port_is_bound_by_one_server_only(unused_tcp_port: int):
+    servers = [
+        Server(
+            [UnaryMethod("/toy.Toy/Do", echo)],
+            [SERVICE],
+            max_in_flight=1,
+            registry=Registry(),
+            clock=SystemClock(),
+            log=logging.getLogger("test"),
+        )
+        for _ in range(2)
+    ]
+    await servers[0].start(f"127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(OSError, match="cannot be bound"):
+        await servers[1].start(f"127.0.0.1:{unused_tcp_port}")
+    for server in servers:
+        await server.stop(0)

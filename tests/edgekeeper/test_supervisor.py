@@ -105,6 +105,7 @@ async def test_ctrl_c_to_the_whole_terminal_ends_all_in_order(toys, served):
     assert {"toy", "twin"} == {
         line["service.name"].removeprefix("edgekeeper-") for line in served.lines("left")
     }
+    assert "told twice" not in served.text  # the processes hear of it from us, once
     assert "Traceback" not in served.text
 
 
