@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from authz.attributes import Attributes
+from authz.canonical import twin, unusual
 from authz.context import Context
 from authz.templates import JsonTemplate, Template
 from edgekeeper.cel import EvaluationError
@@ -25,13 +26,14 @@ __all__ = [
     "Templates",
     "for_caller",
     "problem",
-    "twin",
 ]
 
 MAX_VALUE_BYTES: Final = 16_384
 """The longest header value that Envoy's proto takes (HeaderValue.value, max_bytes)."""
 
-_BAD_VALUE: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# spaces at the ends are no part of a value (RFC 9110 5.5): whoever reads it drops them, and ` root` becomes `root`
+_BAD_VALUE: Final = re.compile(rf"{_CONTROL.pattern}|\A | \Z")
 _BAD_URL: Final = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
 _GRPC_STATUSES: Final = frozenset({401, 403, 429})
 _TITLES: Final = {
@@ -70,11 +72,6 @@ Answer = Allowed | Denied
 Encode = Callable[[Answer], bytes]
 
 
-def twin(name: str) -> str:
-    """Return what a header's name is to a server that reads `_` as `-` (CVE-2025-64484)."""
-    return name.replace("_", "-")
-
-
 def problem(status: int, *, undecided: bool = False) -> Denied:
     """Return the answer that nobody has configured: a problem document (RFC 9457)."""
     headers: tuple[Header, ...] = (("content-type", "application/problem+json"),)
@@ -102,15 +99,18 @@ def _value(template: Template, context: Context) -> str:
     Raises:
         EvaluationError: Operator error: there is none, or no header can hold it.
     """
-    text = template.text(context.activation)
+    return _checked(template.text(context.activation))
+
+
+def _checked(text: str) -> str:
     if _BAD_VALUE.search(text) or len(text.encode()) > MAX_VALUE_BYTES:
-        raise EvaluationError("a header's value holds control characters or is too long")
+        raise EvaluationError("a header's value holds control characters, spaces at an end, or is too long")
     return text
 
 
 def _parameter(template: Template, context: Context) -> str:
     text = template.text(context.activation)
-    if _BAD_VALUE.search(text):
+    if _CONTROL.search(text):
         raise EvaluationError("a query parameter holds control characters")
     return quote(text, safe="")
 
@@ -198,7 +198,6 @@ class AllowPlan:
         allowed = self._allowed(
             lambda template: template.constant or "",
             lambda template: quote(template.constant or "", safe=""),
-            (),
         )
         return replace(self, constant=replace(allowed, encoded=encode(allowed)))
 
@@ -209,13 +208,14 @@ class AllowPlan:
             EvaluationError: Operator error: a hole has no value, or none that fits.
             Unidentified: Client error: a hole names who calls, and that is not known.
         """
-        spelled = self._spelled(context.request.headers)
-        if self.constant is not None and not spelled:
+        spelled, written = self._spelled(context.request.headers), self._written(context.request)
+        if self.constant is not None and not spelled and not written:
             return self.constant
         return self._allowed(
             lambda template: _value(template, context),
             lambda template: _parameter(template, context),
             spelled,
+            written,
             context,
         )
 
@@ -230,13 +230,22 @@ class AllowPlan:
 
     def _spelled(self, headers: Iterable[str]) -> tuple[str, ...]:
         """Return the request's own spellings of protected names that differ from the usual one."""
-        return tuple(name for name in headers if "_" in name and twin(name) in self.protected)
+        return tuple(name for name in unusual(headers) if twin(name) in self.protected)
+
+    def _written(self, request: Attributes) -> tuple[str, ...]:
+        """Return the request's own spellings of the parameters that we set or remove: Envoy does not decode names."""
+        if not self.query_set and not self.query_remove:
+            return ()
+        ours = {*self.query_remove, *(name for name, _ in self.query_set)}
+        plain = {quote(name, safe="") for name in ours}
+        return tuple(raw for raw, name in request.query_names.items() if name in ours and raw not in plain)
 
     def _allowed(
         self,
         value: Callable[[Template], str],
         parameter: Callable[[Template], str],
-        spelled: tuple[str, ...],
+        spelled: tuple[str, ...] = (),
+        written: tuple[str, ...] = (),
         context: Context | None = None,
     ) -> Allowed:
         headers = {name: value(template) for name, template in self.set}
@@ -253,12 +262,9 @@ class AllowPlan:
             response_set=tuple((name, value(template)) for name, template in self.response_set),
             response_add=tuple((name, value(template)) for name, template in self.response_add),
             query_set=tuple((quote(name, safe=""), parameter(template)) for name, template in self.query_set),
-            query_remove=tuple(quote(name, safe="") for name in self.query_remove),
+            query_remove=(*(quote(name, safe="") for name in self.query_remove), *written),
         )
 
 
 def _joined(values: tuple[str, ...]) -> str:
-    text = ",".join(value for value in values if value)
-    if _BAD_VALUE.search(text) or len(text.encode()) > MAX_VALUE_BYTES:
-        raise EvaluationError("a header's value holds control characters or is too long")
-    return text
+    return _checked(",".join(value for value in values if value))

@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from authz.canonical import twin, unusual
+
 __all__ = ["MAX_PATH_BYTES", "MAX_QUERY_PARAMETERS", "Attributes", "text_of"]
 
 MAX_PATH_BYTES: Final = 16 * 1024
@@ -52,6 +54,12 @@ class Attributes:
                 found.setdefault(_decoded(name), []).append(_decoded(value))
         return found
 
+    @cached_property
+    def query_names(self) -> dict[str, str]:
+        """The names of parameters as they are spelled, each with what it says."""
+        names = (part.partition("=")[0] for part in self.target.partition("?")[2].split("&"))
+        return {name: _decoded(name) for name in names if name}
+
     @property
     def too_large(self) -> bool:
         """Whether the target is more than a policy looks at."""
@@ -66,6 +74,16 @@ class Attributes:
         """Return the value of a header that came once; else None."""
         values = self.headers.get(name, ())
         return values[0] if len(values) == 1 else None
+
+    @cached_property
+    def twins(self) -> Mapping[str, tuple[str, ...]]:
+        """Values by the twin of their header's name: what a server may see that makes variables of names."""
+        if not unusual(self.headers):
+            return self.headers
+        found: dict[str, tuple[str, ...]] = {}
+        for name, values in self.headers.items():
+            found[twin(name)] = (*found.get(twin(name), ()), *values)
+        return found
 
     @cached_property
     def is_grpc(self) -> bool:

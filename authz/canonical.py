@@ -1,17 +1,29 @@
 """One spelling for hosts and paths, or a refusal: what two servers could read differently is not matched at all.
 
 A path is refused rather than repaired (the CVEs of this trade are repairs that an upstream makes otherwise). Matching
-is on decoded segments: a segment is split off first and decoded then, so no escape makes or hides a slash.
+is on decoded segments, and no escape makes or hides a slash.
 Pure: no I/O, no clock.
 """
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
-__all__ = ["HostPattern", "NotCanonical", "PathPattern", "PathRules", "Segments", "host_of", "segments_of"]
+__all__ = [
+    "HostPattern",
+    "NotCanonical",
+    "PathPattern",
+    "PathRules",
+    "Segments",
+    "host_of",
+    "path_of",
+    "segments_of",
+    "twin",
+    "unusual",
+]
 
 Segments = tuple[str, ...]
 
@@ -32,12 +44,25 @@ STRICT: Final = PathRules()
 
 # printable ASCII without `#` (a fragment never leaves a browser) and `\` (a slash to some servers)
 _TARGET: Final = re.compile(r"/[!\"$-\[\]-~]*\Z")
-_ESCAPE: Final = re.compile(r"%(.{0,2})", re.DOTALL)
-_HEX: Final = re.compile(r"[0-9A-Fa-f]{2}\Z")
+_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+/?\Z|/\Z")
+_DOTS: Final = re.compile(r"(?:^|/)\.\.?(?=[/;]|\Z)")
+_PARAMETERS: Final = re.compile(r";[^/]*")
+_HIDDEN_SLASH: Final = re.compile(r";[^/]*%2[fF]")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # controls, and what some server reads as syntax once it is decoded: / \ % ; ? #
 _FORBIDDEN: Final = frozenset({*range(0x20), 0x7F, *b"\\%;?#"})
-_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+/?\Z|/\Z")
+
+
+def _bad_escape(bytes_: Iterable[int]) -> re.Pattern[str]:
+    """Return what finds a percent sign without two digits behind it, or the escape of one of `bytes_`."""
+    escapes = "|".join(f"{byte:02X}" for byte in sorted(bytes_))
+    return re.compile(rf"%(?![0-9A-F]{{2}})|%(?:{escapes})", re.IGNORECASE)
+
+
+_BAD_ESCAPE: Final = {
+    "reject": _bad_escape({0x2F} | _UNRESERVED | _FORBIDDEN),
+    "keep": _bad_escape(_UNRESERVED | _FORBIDDEN),
+}
 
 
 def segments_of(target: str, rules: PathRules = STRICT) -> tuple[Segments, Segments]:
@@ -50,59 +75,63 @@ def segments_of(target: str, rules: PathRules = STRICT) -> tuple[Segments, Segme
         NotCanonical: Client error: the path is none, or has another spelling.
     """
     path = target.partition("?")[0]
-    if _PLAIN.match(path) and "#" not in target and _TARGET.match(target):
-        plain = tuple(path[1:].split("/"))
-        return plain, plain
     if not _TARGET.match(target):
         raise NotCanonical("not printable ASCII that begins with a slash")
-    parts = path[1:].split("/")
-    if "" in parts[:-1]:
-        if rules.double_slash == "reject":
-            raise NotCanonical("a double slash")
-        if rules.double_slash == "merge":
-            parts = [part for part in parts[:-1] if part] + parts[-1:]
-    kept = tuple(_segment(part, rules) for part in parts)
-    return kept, _folded(kept)
+    if _PLAIN.match(path):
+        plain = tuple(path[1:].split("/"))
+        return plain, plain
+    _refuse(path, rules)
+    path = _decoded(path)
+    if rules.semicolon == "strip":
+        path = _PARAMETERS.sub("", path)
+    kept = _merged(path) if rules.double_slash == "merge" else tuple(path[1:].split("/"))
+    return kept, _folded(path)
 
 
-def _segment(part: str, rules: PathRules) -> str:
-    name, semicolon, _ = part.partition(";")
-    if name in {".", ".."}:
+def path_of(segments: Segments) -> str:
+    """Return the one spelling of a path with these segments; no segments: the empty path of CONNECT."""
+    # a `%` in a decoded segment is that of a kept slash, which stays as it is
+    return "".join("/" + quote(segment, safe="%!$&'()*+,;=:@") for segment in segments)
+
+
+def _refuse(path: str, rules: PathRules) -> None:
+    if rules.double_slash == "reject" and "//" in path:
+        raise NotCanonical("a double slash")
+    if _DOTS.search(path):
         raise NotCanonical("a dot segment")
-    if semicolon and rules.semicolon == "reject":
+    if rules.semicolon == "reject" and ";" in path:
         raise NotCanonical("a semicolon")
-    text = name if rules.semicolon == "strip" else part
-    for match in _ESCAPE.finditer(text):
-        _check_escape(match[1], rules)
-    # a kept slash stays visible as its escape: no decoded segment has another `%`
-    kept = re.sub("%2[fF]", "%252F", text)
+    if escape := _BAD_ESCAPE[rules.encoded_slash].search(path):
+        raise NotCanonical(f"the escape {path[escape.start() : escape.start() + 3].upper()}")
+    # one server cuts off the parameters and decodes then, another one the other way around
+    if _HIDDEN_SLASH.search(path):
+        raise NotCanonical("an encoded slash behind a semicolon")
+
+
+def _decoded(path: str) -> str:
+    """Return the path decoded. No escape gives a slash: a kept one stays `%2F`, the only `%` that is left."""
+    if "%" not in path:
+        return path
     try:
-        return unquote_to_bytes(kept).decode()
+        return unquote_to_bytes(re.sub("%2[fF]", "%252F", path)).decode()
     except UnicodeDecodeError:
         raise NotCanonical("an escape that is not UTF-8") from None
 
 
-def _check_escape(digits: str, rules: PathRules) -> None:
-    if not _HEX.match(digits):
-        raise NotCanonical("a percent sign without two hexadecimal digits")
-    byte = int(digits, 16)
-    if byte in _UNRESERVED or byte in _FORBIDDEN or (byte == 0x2F and rules.encoded_slash == "reject"):
-        raise NotCanonical(f"the escape %{digits.upper()}")
+def _merged(path: str) -> Segments:
+    """Return the segments where slashes in a row are one."""
+    return tuple(re.sub("//+", "/", path)[1:].split("/"))
 
 
-def _folded(kept: Segments) -> Segments:
-    """Return what a server may make of `kept` that decodes, strips and merges all that can be.
+def _folded(path: str) -> Segments:
+    """Return what a server may make of a decoded path that decodes once more, strips and merges all that can be.
 
     Dots that come to light make no step up here: there is no telling, and a refusal was the other choice.
     """
-    if not any(";" in part or "%2F" in part or not part for part in kept[:-1]) and not (
-        ";" in kept[-1] or "%2F" in kept[-1]
-    ):
-        return kept
-    parts = [piece.partition(";")[0] for part in kept for piece in part.split("%2F")]
-    if {".", ".."} & set(parts):
+    folded = _merged(_PARAMETERS.sub("", path.replace("%2F", "/")))
+    if {".", ".."} & set(folded):
         raise NotCanonical("a dot segment behind an encoded slash")
-    return tuple([part for part in parts[:-1] if part] + parts[-1:])
+    return folded
 
 
 # -- hosts ------------------------------------------------------------------------------------------------------------
@@ -159,7 +188,7 @@ class HostPattern:
             raise ValueError("a host is written in A-labels (`xn--...`)")
         if ":" in host and not wildcard:
             return cls(_address(host), wildcard=False)
-        if not _NAME.fullmatch(host) or host.endswith("."):
+        if ":" in host or host.endswith(".") or not _NAME.fullmatch(host):
             raise ValueError("expected a host in lower case without a port, or `*.` and a suffix")
         return cls(host, wildcard=wildcard)
 
@@ -186,6 +215,25 @@ def _address(host: str) -> str:
         return str(ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]")))
     except ValueError:
         raise ValueError("expected a host in lower case without a port, or `*.` and a suffix") from None
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+_UNUSUAL: Final = re.compile(r"[^a-z0-9-]")
+
+
+def twin(name: str) -> str:
+    """Return what a header's lower-case name is to a server that makes a variable of it (CVE-2025-64484).
+
+    CGI and its heirs write `_` for `-`, and many of them for every other sign too (RFC 3875 4.1.18): `x.user_id` is
+    `HTTP_X_USER_ID`, as `x-user-id` is.
+    """
+    return _UNUSUAL.sub("-", name)
+
+
+def unusual(names: Iterable[str]) -> list[str]:
+    """Return those of some headers' names that are not their own twin."""
+    return [name for name in names if _UNUSUAL.search(name)] if _UNUSUAL.search("".join(names)) else []
 
 
 # -- path patterns ----------------------------------------------------------------------------------------------------
@@ -243,6 +291,6 @@ def _literal(part: str) -> str:
         s if s.isascii() and s != " " else "".join(f"%{b:02X}" for b in s.encode()) for s in part
     )
     try:
-        return _segment(ascii_, PathRules(encoded_slash="keep"))
+        return segments_of("/" + ascii_, PathRules(encoded_slash="keep"))[0][0]
     except NotCanonical as error:
         raise ValueError(f"no canonical path has such a segment: {error}") from None

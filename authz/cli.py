@@ -32,10 +32,11 @@ def check(config: str | None, format_: str) -> None:
     from authz.__main__ import SERVICE
 
     _, policies = loaded(SERVICE, config, format_)
+    rules = sum(len(policy.rules) for policy in policies.by_name.values())
     if format_ == "json":
-        echo_json([])
+        found = {"policies": sorted(policies.by_name), "rules": rules, "generation": policies.generation}
+        echo_json({"problems": [], **found})
     else:
-        rules = sum(len(policy.rules) for policy in policies.by_name.values())
         click.echo(f"good: {len(policies.by_name)} policies, {rules} rules, generation {policies.generation}")
 
 

@@ -4,13 +4,13 @@ Everything that is wrong is collected with its place; what comes out is used onl
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from authz import models
-from authz.answers import AllowPlan, DenyPlan, Encode, Templates, twin
-from authz.canonical import PathPattern, PathRules
+from authz.answers import AllowPlan, DenyPlan, Encode, Templates
+from authz.canonical import PathPattern, PathRules, twin
 from authz.context import Source
 from authz.identity.jwt import Place, Provider
 from authz.matchers import Addresses, Values
@@ -151,9 +151,18 @@ def _clauses(
         methods=frozenset(rule.methods) if rule.methods is not None else None,
         patterns=tuple(PathPattern.parse(path) for path in rule.paths or ()),
         addresses=Addresses(rule.client_ips) if rule.client_ips is not None else None,
-        headers=Values.parse(rule.headers, denies=denies) if rule.headers else None,
+        headers=_headers(rule.headers, denies=denies) if rule.headers else None,
         query=Values.parse(rule.query, denies=denies) if rule.query else None,
         when=compiler.condition(rule.when, (*_SPEC, "rules", index, "when"), _parameters(rule)),
+    )
+
+
+def _headers(wanted: Mapping[str, Sequence[str]], *, denies: bool) -> Values:
+    values = Values.parse(wanted, denies=denies)
+    return (
+        replace(values, wanted=tuple((twin(name), each) for name, each in values.wanted))
+        if denies
+        else values
     )
 
 
@@ -184,7 +193,7 @@ def _allow(
         compiler.written.problem(
             (*loc, "metadata", name), f"`metadata`: every decision has `{name}` already", key=True
         )
-    changed = frozenset(map(twin, (*request.set, *request.append)))
+    changed = frozenset(map(twin, (*request.set, *request.append, *request.remove)))
     return AllowPlan(
         set=filled(request.set, "request_headers", "set"),
         append=filled(request.append, "request_headers", "append"),

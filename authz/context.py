@@ -6,17 +6,19 @@ Pure: no I/O, no clock.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from authz.attributes import Attributes
-from authz.canonical import Segments
+from authz.canonical import Segments, path_of
 from authz.identity import ANONYMOUS, Identity, Outcome, Refusal
 from authz.identity.cache import TokenCache
 from authz.identity.credentials import identify
 from authz.identity.jwt import Provider
 from authz.matchers import address_of
-from edgekeeper.cel import EvaluationError, Expression
+from edgekeeper.cel import EvaluationError, Expression, Once
 
 __all__ = ["HOLE_NAMES", "IDENTITY_NAMES", "NAMES", "Context", "Source", "Unidentified"]
 
@@ -50,21 +52,6 @@ class Scope(Protocol):
 class Context:
     """One request under one policy. `parameters` belong to the row that is being looked at."""
 
-    __slots__ = (
-        "_cache",
-        "_let",
-        "_outcome",
-        "_policy",
-        "address",
-        "decision_id",
-        "host",
-        "now_us",
-        "parameters",
-        "port",
-        "request",
-        "segments",
-    )
-
     def __init__(
         self,
         request: Attributes,
@@ -79,11 +66,15 @@ class Context:
     ) -> None:
         self.request, self.host, self.port, self.segments = request, host, port, segments
         self.now_us, self.decision_id = now_us, decision_id
-        self.address = address_of(request.source_address)
         self.parameters: Mapping[str, str] = {}
         self._policy, self._cache = policy, cache
         self._outcome: Outcome | None = None
-        self._let: dict[str, Any] = {}
+        self._values: dict[str, Any] = {}
+
+    @cached_property
+    def address(self) -> IPv4Address | IPv6Address | None:
+        """The address of the connection's peer; None: it is not known."""
+        return address_of(self.request.source_address)
 
     @property
     def outcome(self) -> Outcome:
@@ -116,8 +107,12 @@ class Context:
             Unidentified: Client error: one of them says who calls, and that is not known.
             EvaluationError: Operator error: one of them is a `let` without a value.
         """
-        values = {name: self._value(name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        values = {}
+        for name in names:
+            value = self._values[name] if name in self._values else self._value(name)
+            if value is not None:
+                values[name] = value
+        return values
 
     def escaped(self, names: Iterable[str]) -> dict[str, Any]:
         """Return the values of `names` with `request.url` encoded for use in a query string."""
@@ -127,14 +122,13 @@ class Context:
         return values
 
     def _value(self, name: str) -> Any:
-        getter = _GETTERS.get(name)
-        if getter is not None:
-            return getter(self)
         if name.startswith("path."):
             return self.parameters.get(name.removeprefix("path."))
-        if name not in self._let:
-            self._let[name] = self._let_value(name)
-        return self._let[name]
+        getter = _GETTERS.get(name)
+        value = getter(self) if getter is not None else self._let_value(name)
+        if name != "request.path":  # guardrails see it in two ways
+            self._values[name] = value
+        return value
 
     def _let_value(self, name: str) -> Any:
         if self._policy is None:
@@ -155,11 +149,6 @@ class Context:
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _single(values: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Return what came once; a name that came twice is absent, so that using it is an error."""
-    return {name: items[0] for name, items in values.items() if len(items) == 1}
-
-
 def _lists(values: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {name: list(items) for name, items in values.items()}
 
@@ -175,15 +164,15 @@ _Getter = Callable[[Context], Any]
 _REQUEST: Final[Mapping[str, tuple[str, _Getter]]] = {
     "request.method": ("string", lambda c: c.request.method),
     "request.host": ("string", lambda c: c.host),
-    "request.path": ("string", lambda c: c.request.target.partition("?")[0]),
+    "request.path": ("string", lambda c: path_of(c.segments)),
     "request.scheme": ("string", lambda c: c.request.scheme),
     "request.protocol": ("string", lambda c: c.request.protocol),
     "request.id": ("string", lambda c: c.request.id),
     "request.url": ("string", lambda c: c.request.url),
     "request.port": ("int", _port),
-    "request.headers": ("map<string,string>", lambda c: _single(c.request.headers)),
+    "request.headers": ("map<string,string>", lambda c: Once(c.request.headers)),
     "request.headers_all": ("map<string,list<string>>", lambda c: _lists(c.request.headers)),
-    "request.query": ("map<string,string>", lambda c: _single(c.request.query)),
+    "request.query": ("map<string,string>", lambda c: Once(c.request.query)),
     "request.query_all": ("map<string,list<string>>", lambda c: _lists(c.request.query)),
     "request.client_ip": ("string", lambda c: str(c.address) if c.address is not None else None),
     "source.principal": ("string", lambda c: c.request.principal),

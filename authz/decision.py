@@ -80,6 +80,7 @@ def refused(
     generation: str = "",
     decision_id: str = "",
     error: bool = False,
+    detail: str = "",
 ) -> Decision:
     """Return the denial for `reason`, one of `STATUSES`, when no policy has a word in it.
 
@@ -88,4 +89,6 @@ def refused(
     answer = for_caller(
         problem(STATUSES[reason], undecided=error and reason in CANNOT_DECIDE), reason, request
     )
-    return Decision(answer=answer, reason=reason, generation=generation, decision_id=decision_id)
+    return Decision(
+        answer=answer, reason=reason, generation=generation, decision_id=decision_id, detail=detail
+    )

@@ -4,16 +4,17 @@ Order: canonical or refused, guardrails, the policy of the host, its rules as wr
 that is reached denies. Pure: no I/O, no clock.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from authz.answers import AllowPlan, Denied, for_caller, problem, twin
+from authz.answers import AllowPlan, Answer, Denied, for_caller, problem
 from authz.attributes import Attributes
-from authz.canonical import STRICT, NotCanonical, Segments, host_of, segments_of
+from authz.canonical import STRICT, NotCanonical, Segments, host_of, segments_of, twin
 from authz.context import Context, Unidentified
 from authz.decision import CANNOT_DECIDE, SHADOW_RULE, STATUSES, Decision, Shadow, refused
 from authz.identity.cache import TokenCache
-from authz.policy import Guardrail, Policies, Policy, Row, Rule, first_failed
+from authz.policy import Policies, Policy, Row, Rule, first_failed
 from edgekeeper.cel import EvaluationError
 
 __all__ = ["Trace", "decide"]
@@ -35,24 +36,18 @@ def decide(
 
     It raises nothing that a rule or a request can cause: an error in a rule is the denial `policy.error`.
     """
-    refuse = _Refusal(policies, request, decision_id)
-    if not request.method:
-        return refuse("request.not_http")
-    if request.too_large:
-        return refuse("request.too_large")
     try:
-        host, port = host_of(request.host)
-    except NotCanonical as error:
-        return refuse("request.bad_host", detail=str(error))
-    policy = _policy(policies, request, host)
-    if not request.target and request.method != "CONNECT":
-        return refuse("request.no_path", policy=policy)
-    try:
+        policy, host, port = _addressed(policies, request)
         kept, folded = _segments(request, policy)
-    except NotCanonical as error:
-        return refuse("request.path_not_canonical", policy=policy, detail=str(error))
-    if policy is not None and _strips_trusted(request, policy):
-        return refuse("request.not_http", policy=policy, detail="`connection` names a trusted header")
+    except _Refused as error:
+        decision = refused(
+            error.reason,
+            request,
+            generation=policies.generation,
+            decision_id=decision_id,
+            detail=error.detail,
+        )
+        return replace(decision, policy=error.policy.name) if error.policy is not None else decision
     context = Context(
         request,
         host=host,
@@ -63,30 +58,31 @@ def decide(
         now_us=now_us,
         decision_id=decision_id,
     )
-    evaluation = _Evaluation(policies, context, trace)
-    # guardrails also see what the most lenient upstream would read: no policy's `paths_as` gets around them
-    for segments in (folded, kept) if folded != kept else (kept,):
-        context.segments = segments
-        for guardrail in policies.guardrails.all(host):
-            denial = evaluation.guardrail(guardrail)
-            if denial is not None:
-                return denial
-    if policy is None:
-        return replace(refuse("no_policy"), shadow=evaluation.shadow)
-    return evaluation.policy(policy)
+    return _Evaluation(policies, context, trace).decision(policy, folded)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    policies: Policies
-    request: Attributes
-    decision_id: str
+class _Refused(Exception):  # noqa: N818 - reads as a sentence
+    """Client error: this is no request that rules are asked about."""
 
-    def __call__(self, reason: str, *, policy: Policy | None = None, detail: str = "") -> Decision:
-        decision = refused(
-            reason, self.request, generation=self.policies.generation, decision_id=self.decision_id
-        )
-        return replace(decision, policy=policy.name if policy is not None else "", detail=detail)
+    def __init__(self, reason: str, policy: Policy | None = None, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.policy, self.detail = reason, policy, detail
+
+
+def _addressed(policies: Policies, request: Attributes) -> tuple[Policy | None, str, int | None]:
+    """Return whose request it is: policy, host and port."""
+    if not request.method:
+        raise _Refused("request.not_http")
+    if request.too_large:
+        raise _Refused("request.too_large")
+    try:
+        host, port = host_of(request.host)
+    except NotCanonical as error:
+        raise _Refused("request.bad_host", detail=str(error)) from None
+    policy = _policy(policies, request, host)
+    if policy is not None and _strips_trusted(request, policy):
+        raise _Refused("request.not_http", policy, "`connection` names a trusted header, or too many")
+    return policy, host, port
 
 
 def _policy(policies: Policies, request: Attributes, host: str) -> Policy | None:
@@ -96,15 +92,26 @@ def _policy(policies: Policies, request: Attributes, host: str) -> Policy | None
 
 
 def _segments(request: Attributes, policy: Policy | None) -> tuple[Segments, Segments]:
-    if not request.target:
-        return (), ()
-    return segments_of(request.target, policy.paths_as if policy is not None else STRICT)
+    if request.target:
+        try:
+            return segments_of(request.target, policy.paths_as if policy is not None else STRICT)
+        except NotCanonical as error:
+            raise _Refused("request.path_not_canonical", policy, str(error)) from None
+    if request.method != "CONNECT":
+        raise _Refused("request.no_path", policy)
+    return (), ()
+
+
+_MAX_OPTIONS: Final = 32
 
 
 def _strips_trusted(request: Attributes, policy: Policy) -> bool:
     """Return whether the client asks a hop to strip what we would set (RFC 9110 7.6.1; GHSA-w9mr-28mw-j8hg)."""
-    named = (name for line in request.headers.get("connection", ()) for name in line.lower().split(","))
-    return any(twin(name.strip(" \t")) in policy.protected for name in named)
+    lines = request.headers.get("connection")
+    if lines is None:
+        return False
+    names = ",".join(lines).lower().split(",", _MAX_OPTIONS)
+    return len(names) > _MAX_OPTIONS or any(twin(name.strip(" \t")) in policy.protected for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,9 @@ class _Verdict:
     detail: str = ""
 
 
+_NO_METADATA: Final[Mapping[str, Any]] = {}
+
+
 class _Evaluation:
     """One walk over guardrails and policy. `shadow` is what rules in shadow would have done."""
 
@@ -126,10 +136,19 @@ class _Evaluation:
         self._wants_credentials = False
         self._lacks_scope = False
 
-    def guardrail(self, guardrail: Guardrail) -> Decision | None:
-        """Return the denial of the first guardrail rule that matches, or None."""
-        verdict = self._verdict(guardrail.table.candidates(self._context.segments))
-        return self._decided(verdict, None) if verdict is not None else None
+    def decision(self, policy: Policy | None, folded: Segments) -> Decision:
+        """Return the decision: guardrails come before the policy, and no policy denies."""
+        context, kept = self._context, self._context.segments
+        # guardrails also see what the most lenient upstream would read: no policy's `paths_as` gets around them
+        for segments in (folded, kept) if folded != kept else (kept,):
+            context.segments = segments
+            for guardrail in self._policies.guardrails.all(context.host):
+                verdict = self._verdict(guardrail.table.candidates(segments))
+                if verdict is not None:
+                    return self._decided(verdict, None)
+        if policy is not None:
+            return self.policy(policy)
+        return self._made("", "", "no_policy", self._answer("no_policy", None))
 
     def policy(self, policy: Policy) -> Decision:
         """Return the decision of the policy. One in shadow lets the request pass and reports."""
@@ -164,10 +183,9 @@ class _Evaluation:
         rule, verdict = row.rule, None
         try:
             failed = first_failed(row, self._context)
-        except Unidentified as error:
-            failed, verdict = "identity", _Verdict(rule, error.refusal, detail=self._context.outcome.detail)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a rule can only deny
-            failed, verdict = "error", _Verdict(rule, "policy.error", detail=_text(error))
+            failed = "identity" if isinstance(error, Unidentified) else "error"
+            verdict = self._failure(rule, error)
         else:
             self._note(rule, failed)
             verdict = None if failed else _Verdict(rule, rule.reason, fired=True)
@@ -187,34 +205,30 @@ class _Evaluation:
 
     def _report(self, verdict: _Verdict) -> None:
         """Add what a rule in shadow would have done."""
-        effect = self._fired(verdict).effect if verdict.fired else "deny"
+        effect = self._decided(verdict, None).effect
         entry = Shadow(verdict.rule.owner, verdict.rule.id, effect)
         if entry not in self.shadow:
             self.shadow += (entry,)
 
     def _decided(self, verdict: _Verdict, policy: Policy | None) -> Decision:
-        if not verdict.fired:
-            return self._denied(verdict, policy)
-        decision = self._fired(verdict)
-        if decision.reason == verdict.reason:
-            return decision
-        return self._denied(_Verdict(verdict.rule, decision.reason, detail=decision.detail), policy)
+        """Return the decision of a verdict; an answer that cannot be made is a denial."""
+        rule, plan, context = verdict.rule, verdict.rule.plan, self._context
+        if verdict.fired:
+            try:
+                if isinstance(plan, AllowPlan):
+                    answer, metadata = plan.answer(context), plan.values(context)
+                    return self._made(rule.owner, rule.id, verdict.reason, answer, metadata=metadata)
+                return self._made(rule.owner, rule.id, verdict.reason, plan.answer(context, verdict.reason))
+            except Exception as error:  # noqa: BLE001 - as above
+                verdict = self._failure(rule, error)
+        denied = self._answer(verdict.reason, policy)
+        return self._made(rule.owner, rule.id, verdict.reason, denied, detail=verdict.detail)
 
-    def _fired(self, verdict: _Verdict) -> Decision:
-        """Return what the rule that fired answers; where its answer cannot be made, a denial with another reason."""
-        plan, context = verdict.rule.plan, self._context
-        start = self._decision(verdict.rule.owner, verdict.rule.id)
-        try:
-            if isinstance(plan, AllowPlan):
-                answer, metadata = plan.answer(context), plan.values(context)
-                # a hole may have been the first to ask who calls
-                known = self._decision(verdict.rule.owner, verdict.rule.id)
-                return replace(known, answer=answer, reason=verdict.reason, metadata=metadata)
-            return replace(start, answer=plan.answer(context, verdict.reason), reason=verdict.reason)
-        except Unidentified as error:
-            return replace(start, reason=error.refusal, detail=context.outcome.detail)
-        except Exception as error:  # noqa: BLE001 - as above
-            return replace(start, reason="policy.error", detail=_text(error))
+    def _failure(self, rule: Rule, error: Exception) -> _Verdict:
+        """Return what an exception in a rule is: the denial of who cannot be known, or `policy.error`."""
+        if isinstance(error, Unidentified):
+            return _Verdict(rule, error.refusal, detail=self._context.outcome.detail)
+        return _Verdict(rule, "policy.error", detail=_text(error))
 
     def _undecided(self, policy: Policy) -> Decision:
         reason = (
@@ -224,12 +238,7 @@ class _Evaluation:
             if self._lacks_scope
             else "default"
         )
-        return replace(self._decision(policy.name, ""), reason=reason, answer=self._answer(reason, policy))
-
-    def _denied(self, verdict: _Verdict, policy: Policy | None) -> Decision:
-        start = self._decision(verdict.rule.owner, verdict.rule.id)
-        answer = self._answer(verdict.reason, policy)
-        return replace(start, reason=verdict.reason, detail=verdict.detail, answer=answer)
+        return self._made(policy.name, "", reason, self._answer(reason, policy))
 
     def _answer(self, reason: str, policy: Policy | None) -> Denied:
         """Return the answer of a denial that no rule has written: that of the policy, else a problem document."""
@@ -244,11 +253,22 @@ class _Evaluation:
                 pass
         return for_caller(problem(status, undecided=undecided), reason, request)
 
-    def _decision(self, owner: str, rule: str) -> Decision:
-        """Return a denial that knows the request."""
+    def _made(
+        self,
+        owner: str,
+        rule: str,
+        reason: str,
+        answer: Answer,
+        *,
+        metadata: Mapping[str, Any] = _NO_METADATA,
+        detail: str = "",
+    ) -> Decision:
+        """Return a decision that knows the request: what was asked about who calls until now is in it."""
         known = self._context.known
         identity = known.identity if known is not None else None
         return Decision(
+            answer=answer,
+            reason=reason,
             policy=owner,
             rule=rule,
             decision_id=self._context.decision_id,
@@ -256,7 +276,9 @@ class _Evaluation:
             kind=identity.kind if identity is not None else "",
             subject=(identity.subject or "") if identity is not None else "",
             tenant=(identity.tenant or "") if identity is not None else "",
+            metadata=metadata,
             shadow=self.shadow,
+            detail=detail,
         )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
-from authz.canonical import HostPattern, PathPattern
+from authz.canonical import HostPattern, PathPattern, twin
 from edgekeeper.config import Model
 
 __all__ = [
@@ -43,6 +43,9 @@ _STATUSES: Final = frozenset(
 )
 
 
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
 def _header(name: str) -> str:
     """Return `name` if a policy may speak of it; an upper-case spelling would never match."""
     if not _HEADER.fullmatch(name):
@@ -52,7 +55,7 @@ def _header(name: str) -> str:
 
 def _settable(name: str) -> str:
     """Return `name` if an answer may set or remove it."""
-    if name.replace("_", "-") in _HOP_BY_HOP | {"host", "content-length"}:
+    if twin(name) in _HOP_BY_HOP | {"host", "content-length"}:
         raise ValueError(f"`{name}` belongs to the connection or to the routing; no answer may change it")
     return _header(name)
 
@@ -72,11 +75,13 @@ def _status(status: int) -> int:
 
 def _cidr(text: str) -> str:
     try:
-        ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text)
     except ValueError:
         raise ValueError(
             "expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix"
         ) from None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        raise ValueError("addresses that IPv6 maps are read as IPv4, so this never matches; write it as IPv4")
     return text
 
 

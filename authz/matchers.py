@@ -3,8 +3,13 @@
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = ["Addresses", "Values", "address_of"]
+
+
+MAX_MEMBERS: Final = 256
+"""The most values, lines and members of lists together, that a denial looks at one by one."""
 
 
 def address_of(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -61,6 +66,8 @@ class Values:
 
     def _fits(self, patterns: tuple[str, ...], values: Sequence[str]) -> bool:
         if self.denies:
+            if len(values) + sum(value.count(",") for value in values) > MAX_MEMBERS:
+                return True  # nobody looks at each of so many, and a doubt denies
             return any(
                 _equal(pattern, part) for value in values for part in _parts(value) for pattern in patterns
             )

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from authz.canonical import twin
 from authz.fields import (
     AnyHost,
     Cidr,
@@ -72,7 +73,7 @@ class RequestHeaders(Model):
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:
-        names = [name.replace("_", "-") for name in (*self.set, *self.append, *self.remove)]
+        names = [twin(name) for name in (*self.set, *self.append, *self.remove)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
@@ -99,6 +100,14 @@ class Query(Model):
 
     remove: Many[str] = ()
     """Names to remove. Default none."""
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        # Envoy removes after it sets
+        twice = sorted(self.set.keys() & set(self.remove))
+        if twice:
+            raise ValueError(f"`{twice[0]}` stands in both `set` and `remove`")
+        return self
 
 
 class Allow(Model):

@@ -86,7 +86,8 @@ def first_failed(row: Row, context: Context) -> str:
         return "methods"
     if rule.addresses is not None and not _from(rule.addresses, context):
         return "client_ips"
-    if rule.headers is not None and not rule.headers.match(request.headers):
+    # a denial also meets the names that some servers read as the rule's
+    if rule.headers is not None and not rule.headers.match(request.headers if rule.allows else request.twins):
         return "headers"
     if rule.query is not None and not rule.query.match(request.query):
         return "query"

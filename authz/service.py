@@ -61,7 +61,12 @@ class Authorization:
             self._runtime.log.error(
                 "decision failed", extra={"kind": "decision_failed", "error": type(error).__name__}
             )
-        self._metrics.observe(decision, self._runtime.clock.monotonic_us() - start_us)
+        try:
+            self._metrics.observe(decision, self._runtime.clock.monotonic_us() - start_us)
+        except Exception as error:  # noqa: BLE001 - what is not counted is answered all the same
+            self._runtime.log.error(
+                "not counted", extra={"kind": "not_counted", "error": type(error).__name__}
+            )
         return message
 
     def _decided(self, request: bytes) -> Decision:

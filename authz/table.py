@@ -75,6 +75,8 @@ class PathTable(Generic[R]):
         nodes = [self._root]
         for segment in segments:
             nodes = list(_children(nodes, segment))
+            if not nodes:
+                break
             for node in nodes:
                 found += node.rest
         if segments:

@@ -70,9 +70,8 @@ class Template:
         Raises:
             EvaluationError: Operator error: a hole has no value.
         """
-        return "".join(
-            part if isinstance(part, str) else part.text(activate(part.names)) for part in self.parts
-        )
+        texts = [part if isinstance(part, str) else part.text(activate(part.names)) for part in self.parts]
+        return texts[0] if len(texts) == 1 else "".join(texts)
 
     def value(self, activate: Activate) -> str | bool | int | float:
         """Return the text, or the value of a lone hole with its type.

@@ -4,10 +4,11 @@ An empty `CheckResponse` is an ALLOW (a missing status is code 0), so a denial a
 (`0a 00`, an explicit empty status), and nothing here returns an empty message. Pure: no I/O, no clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
-from google.protobuf import struct_pb2
+from google.protobuf import struct_pb2, wrappers_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 
@@ -56,9 +57,7 @@ def attributes(request: bytes) -> Attributes:
         principal=context.source.principal,
         sni=context.tls_session.sni,
         context_extensions=dict(context.context_extensions),
-        metadata={
-            name: _plain_struct(each) for name, each in context.metadata_context.filter_metadata.items()
-        },
+        metadata=_Structs(context.metadata_context.filter_metadata),
     )
 
 
@@ -68,19 +67,42 @@ def _headers(
     """Return pseudo-headers and headers; Envoy fills `header_map` (each line as bytes) or `headers` (lines joined)."""
     pseudo: dict[str, str] = {}
     headers: dict[str, tuple[str, ...]] = {}
+    more: dict[str, list[str]] = {}
     for name, value in _lines(http):
         key = name.lower()
-        if key.startswith(":"):
+        if key[:1] == ":":
             pseudo[key] = value
+        elif key in headers:
+            more.setdefault(key, []).append(value)
         else:
-            headers[key] = (*headers[key], value) if key in headers else (value,)
+            headers[key] = (value,)
+    for key, values in more.items():
+        headers[key] = (*headers[key], *values)
     return pseudo, headers
 
 
 def _lines(http: attribute_context_pb2.AttributeContext.HttpRequest) -> Iterable[tuple[str, str]]:
     if http.HasField("header_map"):
-        return [(each.key, each.value or text_of(each.raw_value)) for each in http.header_map.headers]
+        return [(each.key, text_of(each.raw_value) or each.value) for each in http.header_map.headers]
     return http.headers.items()
+
+
+class _Structs(Mapping[str, Any]):
+    """Dynamic metadata by namespace, in Python's types once somebody looks at it."""
+
+    def __init__(self, structs: Mapping[str, struct_pb2.Struct]) -> None:
+        self._structs = structs
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        if name not in self._structs:  # a map of messages makes what it is asked for
+            raise KeyError(name)
+        return _plain_struct(self._structs[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._structs)
+
+    def __len__(self) -> int:
+        return len(self._structs)
 
 
 def _plain_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
@@ -112,15 +134,25 @@ def response(decision: Decision) -> bytes:
     """
     if isinstance(decision.answer, Allowed) and not decision.rule:
         raise Bug("an allowance without a rule")
-    # fields of a message may come in pieces: concatenation merges (protobuf, encoding, "Last One Wins")
-    metadata = external_auth_pb2.CheckResponse(dynamic_metadata=_metadata(decision)).SerializeToString()
-    return (decision.answer.encoded or answer(decision.answer)) + metadata
+    # fields of a message may come in pieces, and submessages merge (protobuf, encoding, "Last One Wins")
+    head = _head(decision.policy, decision.rule, decision.effect, decision.reason, decision.generation)
+    own = external_auth_pb2.CheckResponse(dynamic_metadata=_metadata(decision)).SerializeToString()
+    return (decision.answer.encoded or answer(decision.answer)) + head + own
+
+
+@lru_cache(maxsize=4096)
+def _head(policy: str, rule: str, effect: str, reason: str, generation: str) -> bytes:
+    """Return the part of the metadata that many decisions share, as a message."""
+    struct = struct_pb2.Struct()
+    shared = {"policy": policy, "rule": rule, "effect": effect, "reason": reason, "generation": generation}
+    _add(struct, shared)
+    return external_auth_pb2.CheckResponse(dynamic_metadata=struct).SerializeToString()
 
 
 def _allowed(allowed: Allowed) -> external_auth_pb2.CheckResponse:
     # both words for overwriting: Envoy 1.37.0 alone honoured `append_action`, all others read `append` (envoy#43310)
     ok = external_auth_pb2.OkHttpResponse(
-        headers=[_header(each, _Append.OVERWRITE_IF_EXISTS_OR_ADD, append=False) for each in allowed.set],
+        headers=[_header(each, _Append.OVERWRITE_IF_EXISTS_OR_ADD, _NO_APPEND) for each in allowed.set],
         headers_to_remove=allowed.remove,
         response_headers_to_add=[
             *(_header(each, _Append.OVERWRITE_IF_EXISTS_OR_ADD) for each in allowed.response_set),
@@ -151,37 +183,27 @@ def _denied(denied: Denied) -> external_auth_pb2.CheckResponse:
 _CODES: Final = {401: code_pb2.UNAUTHENTICATED, 503: code_pb2.UNAVAILABLE}
 
 
+# false is the default, and must be there all the same
+_NO_APPEND: Final = wrappers_pb2.BoolValue(value=False)
+
+
 def _header(
     header: tuple[str, str],
     action: base_pb2.HeaderValueOption.HeaderAppendAction,
-    *,
-    append: bool | None = None,
+    append: wrappers_pb2.BoolValue | None = None,
 ) -> base_pb2.HeaderValueOption:
-    option = base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key=header[0], value=header[1]), append_action=action
-    )
-    if append is not None:
-        option.append.value = append
-        option.append.SetInParent()  # false is the default, and must be there all the same
-    return option
+    value = base_pb2.HeaderValue(key=header[0], value=header[1])
+    return base_pb2.HeaderValueOption(header=value, append_action=action, append=append)
 
 
 def _metadata(decision: Decision) -> struct_pb2.Struct:
-    """Return the dynamic metadata (docs: "Dynamic metadata"), the rule's own last; its names are never ours."""
+    """Return the dynamic metadata (docs: "Dynamic metadata") of this decision alone; a rule's names are never ours."""
     struct = struct_pb2.Struct()
     fields = struct.fields
-    for name, text in (
-        ("decision_id", decision.decision_id),
-        ("policy", decision.policy),
-        ("rule", decision.rule),
-        ("effect", decision.effect),
-        ("reason", decision.reason),
-        ("kind", decision.kind),
-        ("subject", decision.subject),
-        ("tenant", decision.tenant),
-        ("generation", decision.generation),
-    ):
-        fields[name].string_value = text
+    fields["decision_id"].string_value = decision.decision_id
+    fields["kind"].string_value = decision.kind
+    fields["subject"].string_value = decision.subject
+    fields["tenant"].string_value = decision.tenant
     _add(struct, decision.metadata)
     if decision.shadow:
         shadow = fields["shadow"].list_value

@@ -99,7 +99,10 @@ class Compiler:
         template = self.template(text, loc, parameters)
         if any(isinstance(part, str) and _CONTROL.search(part) for part in template.parts):
             self.written.problem(loc, f"`{field_name(loc)}`: a header's value has no control characters")
-        if len(template.constant or "") > MAX_VALUE_BYTES:
+        constant = template.constant or ""
+        if constant != constant.strip(" "):
+            self.written.problem(loc, f"`{field_name(loc)}`: a header's value has no spaces at its ends")
+        if len(constant.encode()) > MAX_VALUE_BYTES:
             self.written.problem(loc, f"`{field_name(loc)}`: longer than {MAX_VALUE_BYTES} bytes")
         return template
 

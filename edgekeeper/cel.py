@@ -10,17 +10,18 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import yaml
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional, ext_strings
 
+from edgekeeper.cel_tree import Tree
 from edgekeeper.errors import OperatorError, Problem
 from edgekeeper.yaml import Document, Loc
 
-__all__ = ["Environment", "EvaluationError", "Expression", "ExpressionError", "Mistake", "located"]
+__all__ = ["Environment", "EvaluationError", "Expression", "ExpressionError", "Mistake", "Once", "located"]
 
 TYPES: Final[Mapping[str, Any]] = {
     "bool": cel.Type.BOOL,
@@ -66,16 +67,33 @@ class EvaluationError(OperatorError):
     """
 
 
+class Once(dict[str, str]):
+    """What came once, by name. `several` are the names that came more often: they are absent, and not to be asked for."""
+
+    __slots__ = ("several",)
+
+    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+        super().__init__({name: items[0] for name, items in values.items() if len(items) == 1})
+        self.several = values.keys() - self.keys() if len(self) < len(values) else frozenset()
+
+
 class Expression:
     """One checked expression. Immutable; `names` are the declared variables that it reads.
 
     An activation is a mapping from those names to values; a name that is left out is an error if it is needed.
     """
 
-    __slots__ = ("_compiled", "_lone", "names", "source")
+    __slots__ = ("_asks", "_compiled", "_lone", "names", "source")
 
-    def __init__(self, compiled: Any, source: str, names: frozenset[str]) -> None:
+    def __init__(
+        self,
+        compiled: Any,
+        source: str,
+        names: frozenset[str],
+        asks: Iterable[tuple[str, str | None]] = (),
+    ) -> None:
         self._compiled = compiled
+        self._asks = tuple(asks)
         self.source = source
         self.names = names
         # most holes are a name; its text needs no engine
@@ -142,6 +160,13 @@ class Expression:
         return str(value)
 
     def _evaluated(self, activation: Mapping[str, Any]) -> Any:
+        for name, key in self._asks:
+            several = getattr(activation.get(name), "several", None)
+            if several and (key is None or key in several):
+                # absent would be a lie: `!has(request.headers.x)` must not hold since `x` came twice
+                raise EvaluationError(
+                    "the expression asks whether something is there that came several times"
+                )
         if _holds_nul(activation):
             raise EvaluationError("the expression cannot be evaluated: a text with a NUL")
         try:
@@ -182,13 +207,15 @@ class Environment:
         """
         try:
             compiled = self._env.compile(source)
-            tree = _Tree(compiled.serialize(), source)
+            tree = Tree(compiled.serialize(), source)
         except Exception as error:  # noqa: BLE001 - a RuntimeError; its text is all that the engine tells
             raise ExpressionError(self._mistakes(str(error))) from None
         mistakes = list(_bad_patterns(tree))
         if mistakes:
             raise ExpressionError(mistakes)
-        return Expression(compiled, source, tree.names & self._variables.keys())
+        maps = {name for name, type_ in self._variables.items() if type_ == "map<string,string>"}
+        asks = {(name, key) for name, key in tree.asked() if name in maps}
+        return Expression(compiled, source, tree.names & self._variables.keys(), asks)
 
     def condition(self, source: str) -> Expression:
         """Return `source` as an expression whose value may be a boolean.
@@ -260,55 +287,12 @@ def _inside(
     return first + 1, start + 1 + right
 
 
-# -- the checked tree -------------------------------------------------------------------------------------------------
-# `serialize()` gives a google.protobuf.Any that holds a cel.expr.CheckedExpr (cel-spec, proto/cel/expr/checked.proto and
-# syntax.proto). There is no Python package of those messages that is worth a dependency: a walk over the wire is short.
-
-_REFERENCES: Final = 2
-_EXPR: Final = 4
-_SOURCE_INFO: Final = 5
-_POSITIONS: Final = 4
-_CONST, _CALL = 3, 6
-_STRING: Final = 6
-# for each kind of Expr, the fields that hold an Expr; for a struct the entries hold them
-_CHILDREN: Final = {5: (1,), _CALL: (1, 3), 7: (1,), 8: (), 9: (2, 4, 5, 6, 7)}
-_STRUCT, _ENTRIES, _ENTRY_CHILDREN = 8, 2, (3, 4)
-
-_Fields = dict[int, list[Any]]
-
-
-class _Tree:
-    def __init__(self, serialized: bytes, source: str) -> None:
-        self._source = source
-        self._checked = _fields(_fields(serialized)[2][0])
-        self.root = _fields(self._checked[_EXPR][0])
-        info = _fields(self._checked.get(_SOURCE_INFO, [b""])[0])
-        pairs = (_fields(entry) for entry in info.get(_POSITIONS, []))
-        self._offsets = {pair.get(1, [0])[0]: pair.get(2, [0])[0] for pair in pairs}
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The names that references resolve to; those of functions have no `name`."""
-        entries = (_fields(entry) for entry in self._checked.get(_REFERENCES, []))
-        references = (_fields(entry.get(2, [b""])[0]) for entry in entries)
-        return frozenset(reference[1][0].decode() for reference in references if 1 in reference)
-
-    def mistake(self, expr: _Fields, message: str) -> Mistake:
-        before = self._source[: self._offsets.get(expr.get(2, [0])[0], 0)]
-        return Mistake(before.count("\n") + 1, len(before) - before.rfind("\n"), message)
-
-
-def _bad_patterns(tree: _Tree) -> Iterator[Mistake]:
-    for expr in _walk(tree.root):
-        call = _fields(expr[_CALL][0]) if _CALL in expr else {}
-        if call.get(2) != [b"matches"]:
-            continue
-        pattern = _fields(call[3][-1])
-        constant = _fields(pattern[_CONST][0]) if _CONST in pattern else {}
-        if _STRING not in constant:
-            yield tree.mistake(pattern, "the pattern of `matches` must be a literal string")
-        elif not _is_pattern(constant[_STRING][0].decode()):
-            yield tree.mistake(pattern, "not a regular expression (RE2)")
+def _bad_patterns(tree: Tree) -> Iterator[Mistake]:
+    for place, pattern in tree.patterns():
+        if pattern is None:
+            yield Mistake(*place, "the pattern of `matches` must be a literal string")
+        elif not _is_pattern(pattern):
+            yield Mistake(*place, "not a regular expression (RE2)")
 
 
 @functools.cache
@@ -318,52 +302,3 @@ def _pattern_probe() -> Any:
 
 def _is_pattern(pattern: str) -> bool:
     return isinstance(_pattern_probe().eval(data={"pattern": pattern}).value(), bool)
-
-
-def _walk(expr: _Fields) -> Iterator[_Fields]:
-    """Yield `expr` and every expression in it."""
-    pending = [expr]
-    while pending:
-        current = pending.pop()
-        yield current
-        for kind, fields in _CHILDREN.items():
-            if kind not in current:
-                continue
-            body = _fields(current[kind][0])
-            pending.extend(_fields(child) for number in fields for child in body.get(number, []))
-            if kind == _STRUCT:
-                entries = [_fields(entry) for entry in body.get(_ENTRIES, [])]
-                pending.extend(
-                    _fields(child)
-                    for e in entries
-                    for number in _ENTRY_CHILDREN
-                    for child in e.get(number, [])
-                )
-
-
-def _fields(message: bytes) -> _Fields:
-    """Return the fields of a protobuf message by number (https://protobuf.dev/programming-guides/encoding/)."""
-    found: _Fields = {}
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        value: Any
-        if tag & 7 == 0:
-            value, at = _varint(message, at)
-        else:
-            size = {1: 8, 5: 4}.get(tag & 7)
-            if size is None:
-                size, at = _varint(message, at)
-            value, at = message[at : at + size], at + size
-        found.setdefault(tag >> 3, []).append(value)
-    return found
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at, value = at + 1, value | (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7

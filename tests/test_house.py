@@ -32,7 +32,18 @@ RINGS = {
     ),
 }  # fmt: skip
 # Modules of the shell that the core may use, and so are core themselves; the rest of the shell is edge.
-SHELL_CORE = ("errors.py", "yaml.py", "config.py", "cel.py", "telemetry.py", "rpc.py")
+SHELL_CORE = (
+    "errors.py",
+    "yaml.py",
+    "config.py",
+    "mistakes.py",
+    "units.py",
+    "reference.py",
+    "cel.py",
+    "cel_tree.py",
+    "telemetry.py",
+    "rpc.py",
+)
 
 VALUES = {
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
@@ -40,7 +51,15 @@ VALUES = {
     "math", "numbers", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse",
 }  # fmt: skip
 LIBRARIES = {"annotated_types", "cryptography", "jwt", "msgspec", "pydantic", "pydantic_core"}
-SHELL = {"edgekeeper.errors", "edgekeeper.config", "edgekeeper.cel", "edgekeeper.yaml"}
+SHELL = {
+    "edgekeeper.errors",
+    "edgekeeper.config",
+    "edgekeeper.mistakes",
+    "edgekeeper.units",
+    "edgekeeper.cel",
+    "edgekeeper.cel_tree",
+    "edgekeeper.yaml",
+}
 CORE = VALUES | LIBRARIES | SHELL
 # `module:name` allows one name of a module that does more
 MAY_IMPORT = {

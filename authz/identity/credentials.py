@@ -1,6 +1,9 @@
 """Tokens of requests: where they stand, and what became of them. Pure: no I/O, no clock."""
 
+import re
 from collections.abc import Sequence
+from functools import cache
+from typing import Final
 
 from authz.attributes import Attributes
 from authz.identity import Outcome, Refusal
@@ -40,28 +43,39 @@ def _credentials(place: Place, request: Attributes) -> Sequence[str]:
         return request.query.get(place.query, ())
     if place.cookie is not None:
         return _cookies(place.cookie, request)
+    lines = request.headers.get(place.header or "", ())
     # lines may arrive joined by commas, which no token holds
-    parts = [part for value in request.headers.get(place.header or "", ()) for part in value.split(",")]
+    several = len(lines) > 1 or any("," in line for line in lines)
     if not place.prefix:
-        return [part.strip(" \t") for part in parts]
-    found = [_after_scheme(part.lstrip(" \t"), place.prefix) for part in parts]
-    present = [token for token in found if token is not None]
-    return present if len(parts) == 1 or not present else parts
+        return _SEVERAL if several else [line.strip(" \t") for line in lines]
+    scheme = _scheme(place.prefix)
+    found = [match for match in map(scheme.search, lines) if match is not None]
+    if several:
+        return _SEVERAL if found else ()
+    return [_after(match) for match in found]
 
 
-def _after_scheme(value: str, scheme: str) -> str | None:
-    """Return what follows the scheme, in any case, and one space (RFC 9110 11.4); None: it is another scheme."""
-    head, rest = value[: len(scheme)], value[len(scheme) :]
-    if head.lower() != scheme.lower() or rest[:1].isalnum():
-        return None
+_SEVERAL: Final = ("", "")
+
+
+@cache
+def _scheme(name: str) -> re.Pattern[str]:
+    """Return what finds the scheme at the beginning of a header's value, or of a member of its list, in any case."""
+    return re.compile(rf"(?:\A|,)[ \t]*{re.escape(name)}(?![0-9A-Za-z])", re.ASCII | re.IGNORECASE)
+
+
+def _after(scheme: re.Match[str]) -> str:
+    """Return what stands behind the scheme and one space (RFC 9110 11.4); nothing if it is another sign."""
+    rest = scheme.string[scheme.end() :]
     return rest.removeprefix(" ") if rest.startswith(" ") else ""
+
+
+@cache
+def _cookie(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:\A|;) *{re.escape(name)}=([^;]*)")
 
 
 def _cookies(name: str, request: Attributes) -> list[str]:
     """Return the values of a cookie. HTTP/2 may split the header into lines (RFC 9113 8.2.3)."""
-    pairs = (
-        pair.strip(" ").partition("=")
-        for line in request.headers.get("cookie", ())
-        for pair in line.split(";")
-    )
-    return [value for key, _, value in pairs if key == name]
+    lines = request.headers.get("cookie", ())
+    return [value.rstrip(" ") for line in lines for value in _cookie(name).findall(line)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.canonical import HostPattern, NotCanonical, PathPattern, PathRules, host_of, segments_of
+from authz.canonical import HostPattern, NotCanonical, PathPattern, PathRules, host_of, path_of, segments_of
 
 CANONICAL = {
     "/": ("",),
@@ -74,6 +74,31 @@ def test_no_policy_can_keep_a_dot_segment(target):
         segments_of(target, PathRules("keep", "keep", "keep"))
 
 
+@pytest.mark.parametrize(
+    "target", ["/public;%2F..%2Fadmin", "/a;%2e%2e/b", "/a;%00", "/a;%zz", "/a;x=%FF", "/a;%25"]
+)
+def test_what_is_stripped_is_canonical_too(target):
+    for encoded_slash in ("reject", "keep"):
+        with pytest.raises(NotCanonical):
+            segments_of(target, PathRules(encoded_slash=encoded_slash, semicolon="strip"))
+
+
+def test_an_encoded_slash_behind_a_semicolon_is_refused_since_servers_differ_in_what_they_do_first():
+    for semicolon in ("keep", "strip"):
+        with pytest.raises(NotCanonical, match="behind a semicolon"):
+            segments_of("/internal;a%2Fb", PathRules(encoded_slash="keep", semicolon=semicolon))
+
+
+@pytest.mark.parametrize("target", ["/caf%c3%a9%20/b", "/caf%C3%A9%20/b"])
+def test_a_path_has_one_spelling(target):
+    assert "/caf%C3%A9%20/b" == path_of(segments_of(target)[0])
+
+
+def test_a_kept_slash_keeps_its_spelling_and_no_segments_are_no_path():
+    assert "/a%2Fb/" == path_of(segments_of("/a%2fb/", PathRules(encoded_slash="keep"))[0])
+    assert ["/", ""] == [path_of(("",)), path_of(())]
+
+
 @given(st.text(max_size=30).map("/".__add__) | st.text("/.;%2fFeEcCa5?#\\", max_size=20).map("/".__add__))
 def test_any_text_is_segments_or_refused_and_no_segment_steps_up(target):
     for rules in (PathRules(), PathRules("keep", "keep", "keep"), PathRules("keep", "merge", "strip")):
@@ -82,6 +107,7 @@ def test_any_text_is_segments_or_refused_and_no_segment_steps_up(target):
         except NotCanonical:
             continue
         assert not {".", ".."} & {*kept, *folded}
+        assert kept == segments_of(path_of(kept), rules)[0]
         assert kept
         assert folded
 
@@ -158,7 +184,18 @@ def test_a_bound_covers_the_hosts_below_it(bound, host, covered):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "A.example", "a.example:80", "a.example.", "*a.example", "a.*.example", "bücher.example", "*."],
+    [
+        "",
+        "A.example",
+        "a.example:80",
+        "a.example.",
+        "*a.example",
+        "a.*.example",
+        "bücher.example",
+        "*.",
+        "*.a.example:443",
+        "*.::1",
+    ],
 )
 def test_what_is_no_host_pattern_is_refused(text):
     with pytest.raises(ValueError, match="host"):

@@ -40,15 +40,16 @@ def run(tmp_path):
 def test_check_says_that_all_is_good(run):
     result = run("check")
     assert (0, True) == (result.exit_code, result.stdout.startswith("good: 1 policies, 5 rules, generation "))
-    assert [] == json.loads(run("check", "--format", "json").stdout)
+    found = json.loads(run("check", "--format", "json").stdout)
+    assert ([], ["api"], 5) == (found["problems"], found["policies"], found["rules"])
 
 
 def test_check_prints_every_problem_and_exits_1(run):
     run.policy.write_text(POLICY.replace("path.id !=", "path.di !=") + "  mode: offf\n")
     result = run("check")
     assert 1 == result.exit_code
-    assert "p.yaml:14:9: `spec.mode`: expected one of 'enforce', 'shadow' or 'off'" in result.stderr
-    problems = json.loads(run("check", "--format", "json").stdout)
+    assert "p.yaml:14:9: `spec.mode`: expected one of `enforce`, `shadow` or `off`" in result.stderr
+    problems = json.loads(run("check", "--format", "json").stdout)["problems"]
     assert [(14, 9)] == [(problem["line"], problem["column"]) for problem in problems]
 
 

@@ -73,6 +73,24 @@ def test_a_connection_header_that_names_one_that_a_rule_sets_is_refused(policy, 
     assert "request.not_http" == ask(policies, "GET /", {"connection": "x-via"}).reason
 
 
+@pytest.mark.parametrize("name", ["x-role", "x_role", "x.role"])
+def test_cve_2025_64484_no_spelling_of_a_headers_name_gets_around_a_denial(policy, ask, name):
+    for written in ("x-role", "x_role"):
+        policies = policy(f"""
+            rules:
+              - {{id: no-admin, headers: {{{written}: [admin]}}, deny: {{}}}}
+              - {{id: members, headers: {{x-role: [user]}}, allow: {{}}}}
+            """)
+        assert "no-admin" == ask(policies, "GET /", {"x-role": "user"} | {name: ["user", "admin"]}).rule
+        assert ("members" if name == "x-role" else "") == ask(policies, "GET /", {name: "user"}).rule
+
+
+def test_a_connection_header_of_very_many_names_is_refused_unread(policy, ask):
+    policies = policy("trusted_headers: [x-user-id]\nrules: [{id: all, allow: {}}]")
+    assert "rule" == ask(policies, "GET /", {"connection": ["close", "," * 30]}).reason
+    assert "request.not_http" == ask(policies, "GET /", {"connection": "," * 40}).reason
+
+
 @pytest.mark.parametrize(
     "target",
     ["/public/../admin", "//admin", "/public/..;/admin", "/%2e%2e/admin", "/admin%2Fx", "/admin%2fx", "/%61dmin", "/admin;x", "/admin/;", "/admin\\x", "/admin#public"],
@@ -199,6 +217,31 @@ def test_an_error_in_a_rule_denies_whatever_the_rule_and_those_after_it_say(
     assert ("deny", "first", "policy.error", 403) == (*said(decision), decision.answer.status)
 
 
+PRESENCE = [
+    "has(request.headers.x)", '"x" in request.headers', "request.headers.?x.hasValue()", 'request.headers[?"x"].hasValue()',
+    'request.headers.exists(name, name == "x")', "request.headers.size() == 7", "request.method in request.headers", "named",
+    'has(request.query.x) || "x" in request.headers',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("presence", PRESENCE)
+def test_cve_2026_26308_who_sends_a_header_twice_is_not_someone_who_does_not_send_it(policy, ask, presence):
+    let = "let: {all: request.headers, named: 'has(all.x)'}\n"
+    denies = f"rules: [{{id: no-x, when: '{presence}', deny: {{}}}}, {{id: all, allow: {{}}}}]"
+    allows = f"rules: [{{id: only-without, when: '!({presence})', allow: {{}}}}]"
+    for rules in (denies, allows):
+        policies = policy(let + rules)
+        assert "allow" == ask(policies, "GET /", {"y": "1"}).effect
+        assert "policy.error" == ask(policies, "GET /", {"x": ["1", "2"], "y": "1"}).reason
+
+
+def test_a_header_that_came_twice_and_that_nobody_asks_for_is_no_error(policy, ask):
+    when = 'has(request.headers.x) && request.headers["x"] == "1" && request.headers.?z.orValue("a") == "a"'
+    policies = policy(f"rules: [{{id: a, when: '{when}', allow: {{}}}}]")
+    assert "allow" == ask(policies, "GET /", {"x": "1", "accept": ["a", "b"]}).effect
+    assert "default" == ask(policies, "GET /", {"accept": ["a", "b"]}).reason
+
+
 def test_an_error_behind_the_rule_that_decides_is_not_reached(policy, ask):
     policies = policy("""
         rules:
@@ -220,8 +263,8 @@ def test_bytes_that_are_no_text_are_an_error_in_a_condition(policy, ask):
 def test_conditions_see_the_normalised_request(policy, ask, issuer):
     conditions = [
         'request.method == "GET"', 'request.host == "a.example"', 'request.path == "/v/a%20b"', "request.port == 8443",
-        'request.url == "https://A.example:8443/v/a%20b?x=1%202&y=1&y=2"', 'request.headers.h == "v"', "!has(request.headers.twice)",
-        'request.headers_all.twice == ["1", "2"]', 'request.query.x == "1 2"', "!has(request.query.y)", 'request.query_all.y == ["1", "2"]',
+        'request.url == "https://A.example:8443/v/a%20b?x=1%202&y=1&y=2"', 'request.headers.h == "v"', '"twice" in request.headers_all',
+        'request.headers_all.twice == ["1", "2"]', 'request.query.x == "1 2"', '"y" in request.query_all', 'request.query_all.y == ["1", "2"]',
         'request.client_ip == "192.0.2.1"', 'request.id == "7"', 'request.protocol == "HTTP/2"', 'source.principal == "spiffe://a/b"',
         'tls.sni == "a.example"', 'metadata.ns.k == "v"', 'now == timestamp("2023-11-14T22:13:20Z")', 'path.id == "a b"',
         'identity.kind == "jwt"', 'identity.subject == "alice"', 'identity.tenant == "acme"', 'identity.scopes == ["a", "b"]',
@@ -451,7 +494,26 @@ def test_no_policys_reading_of_paths_gets_around_a_guardrail(policy, ask, target
         more=GUARDRAIL.replace("MODE", "enforce"),
     )
     assert "deny" == ask(policies, f"GET {target}").effect
-    assert "allow" == ask(policies, "GET /a//b;c%2Fd").effect
+    assert "allow" == ask(policies, "GET /a//b%2Fd;c").effect
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["//internal/caf%C3%A9", "/internal%2Fcaf%C3%A9", "/internal;a/caf%C3%A9", "/internal/caf%c3%a9"],
+)
+def test_no_spelling_of_a_path_gets_around_the_condition_of_a_guardrail(policy, ask, target):
+    rail = """
+        ---
+        apiVersion: edgekeeper/v1
+        kind: Guardrail
+        metadata: {name: rails}
+        spec: {rules: [{id: no-internal, when: 'request.path == "/internal/caf%C3%A9"', deny: {}}]}
+        """
+    for double_slash, semicolon in (("keep", "keep"), ("merge", "strip")):
+        paths_as = f"{{encoded_slash: keep, double_slash: {double_slash}, semicolon: {semicolon}}}"
+        policies = policy(f"paths_as: {paths_as}\nrules: [{{id: all, allow: {{}}}}]", more=rail)
+        assert ("deny", "no-internal", "guardrail") == said(ask(policies, f"GET {target}"))
+        assert "allow" == ask(policies, "GET /internal/cafe").effect
 
 
 def test_the_route_may_name_the_policy_and_an_unknown_name_denies(policy, ask):
@@ -511,6 +573,49 @@ def test_cve_2025_64484_trusted_headers_are_removed_or_overwritten_in_every_spel
         answer.remove,
     )
     assert {"x-tenant", "x-user-id"} <= set(ask(policies, "GET /plain").answer.remove)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_trusted_header_has_the_name_that_a_server_makes_of_it(policy, ask, constant):
+    value = "gold" if constant else "{request.method}"
+    policies = policy(f"""
+        trusted_headers: [x-user-id]
+        rules: [{{id: a, allow: {{request_headers: {{set: {{x-tier: "{value}"}}, remove: [x-debug]}}}}}}]
+        """)
+    spoofs = {"x.user.id": "root", "x-user_id": "root", "x~user!id": "root", "x.tier": "gold", "x_debug": "1", "x.other": "o"}  # fmt: skip
+    answer = ask(policies, "GET /", spoofs).answer
+    assert (
+        "x-debug",
+        "x-user-id",
+        "x-user_id",
+        "x.tier",
+        "x.user.id",
+        "x_debug",
+        "x~user!id",
+    ) == answer.remove
+    assert "request.not_http" == ask(policies, "GET /", {"connection": "x.user.id"}).reason
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_parameter_that_we_set_or_remove_is_gone_in_every_spelling(policy, ask, constant):
+    value = "me" if constant else "{request.method}"
+    policies = policy(
+        f"rules: [{{id: a, allow: {{query: {{set: {{user: '{value}'}}, remove: ['a[b]', x]}}}}}}]"
+    )
+    answer = ask(policies, "GET /?%75ser=root&us%65r=root&user=root&User=u&a[b]=1&a%5bb]=1&%78&y=1&&=").answer
+    assert ("a%5Bb%5D", "x", "%75ser", "us%65r", "a[b]", "a%5bb]", "%78") == answer.query_remove
+    assert ("user",) == tuple(name for name, _ in answer.query_set)
+    assert ("a%5Bb%5D", "x") == ask(policies, "GET /?y=1").answer.query_remove
+
+
+@pytest.mark.parametrize("target", ["/%20root", "/root%20"])
+def test_spaces_at_the_ends_of_a_value_deny_since_whoever_reads_it_drops_them(policy, ask, target):
+    for changes in ("set: {x-user-id: '{path.id}'}", "append: {x-ids: '{path.id}'}"):
+        policies = policy(
+            f"rules: [{{id: a, paths: ['/{{id}}'], allow: {{request_headers: {{{changes}}}}}}}]"
+        )
+        assert ("deny", "a", "policy.error") == said(ask(policies, f"GET {target}"))
+        assert "allow" == ask(policies, "GET /ro%20ot").effect
 
 
 def test_an_empty_value_is_no_header_and_leaves_no_clients_value(policy, ask):

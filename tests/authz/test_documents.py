@@ -25,7 +25,7 @@ BAD = {
     RULE + "      allow: {}\n      deny: {}": "7:7: `spec.rules[0]`: exactly one of `allow`, `deny` is needed, got `allow` and `deny`",
     RULE: "7:7: `spec.rules[0]`: exactly one of `allow`, `deny` is needed, got none",
     RULE + "      allow: {}\n      methods: [get]": "9:17: `spec.rules[0].methods[0]`: does not match `^[A-Z][A-Z-]{0,31}$`",
-    RULE + "      allow: {}\n      identity: [api_key]": "9:18: `spec.rules[0].identity[0]`: expected one of 'jwt' or 'anonymous'",
+    RULE + "      allow: {}\n      identity: [api_key]": "9:18: `spec.rules[0].identity[0]`: expected one of `jwt` or `anonymous`",
     # paths, hosts, addresses
     RULE + "      allow: {}\n      paths: [/a, a]": "9:19: `spec.rules[0].paths[1]`: a path pattern begins with `/`",
     RULE + "      allow: {}\n      paths: [/a//b]": "9:15: `spec.rules[0].paths[0]`: a double slash; no canonical path has one",
@@ -35,6 +35,7 @@ BAD = {
     HEAD.replace("a.example", "'*'") + "  rules: []": "5:11: `spec.hosts[0]`: a policy names its hosts: exact, or `*.` and a suffix",
     HEAD.replace("a.example", "A.example") + "  rules: []": "5:11: `spec.hosts[0]`: expected a host in lower case without a port, or `*.` and a suffix",
     HEAD.replace("a.example", "bücher.example") + "  rules: []": "5:11: `spec.hosts[0]`: a host is written in A-labels (`xn--...`)",
+    RULE + "      allow: {}\n      client_ips: ['::ffff:10.0.0.0/104']": "9:20: `spec.rules[0].client_ips[0]`: addresses that IPv6 maps are read as IPv4, so this never matches; write it as IPv4",
     # expressions
     RULE + "      allow: {}\n      when: request.mehtod == 'GET'": "9:20: `spec.rules[0].when`: unknown name `request.mehtod`; did you mean `request.method`?",
     RULE + "      allow: {}\n      when: |\n        request.method == 'GET' &&\n          path.id == 'a'": "11:15: `spec.rules[0].when`: unknown name `path.id`",
@@ -51,6 +52,8 @@ BAD = {
     RULE + "      allow: {metadata: {a: 'x}'}}": "8:31: `spec.rules[0].allow.metadata.a`: a `}` that closes nothing; write `}}` for a brace",
     RULE + "      deny: {body: {json: {a: [1, '{b}']}}}": "8:37: `spec.rules[0].deny.body.json.a[1]`: unknown name `b`",
     # answers
+    RULE + "      allow: {query: {set: {a: '1'}, remove: [b, a]}}": "8:22: `spec.rules[0].allow.query`: `a` stands in both `set` and `remove`",
+    RULE + "      allow: {request_headers: {set: {x-a: ' b'}}}": "8:44: `spec.rules[0].allow.request_headers.set.x-a`: a header's value has no spaces at its ends",
     RULE + "      allow: {request_headers: {set: {':path': /}}}": "8:39: `spec.rules[0].allow.request_headers.set.:path`: a header's name has lower-case letters, digits and `-`; none begins with `:`",
     RULE + "      allow: {request_headers: {set: {X-A: b}}}": "8:39: `spec.rules[0].allow.request_headers.set.X-A`: a header's name has lower-case letters, digits and `-`; none begins with `:`",
     RULE + "      allow: {request_headers: {remove: [host]}}": "8:42: `spec.rules[0].allow.request_headers.remove[0]`: `host` belongs to the connection or to the routing; no answer may change it",
@@ -86,7 +89,7 @@ BAD = {
     PROVIDER + "  keys: {file: policy.yaml}": "7:16: `file`: expected a JSON object with a list `keys` of at most 100",
     PROVIDER + "  keys: {inline: {keys: [{kty: RSA, use: enc}]}}": "7:26: `keys[0]`: `use` must be sig",
     PROVIDER + "  algorithms: [RS256, HS256]\n  keys: {inline: {keys: []}}": "7:15: `spec.algorithms`: expected one or more, HMAC only or public keys only",
-    PROVIDER + "  algorithms: [none]\n  keys: {inline: {keys: []}}": "7:16: `spec.algorithms[0]`: expected one of 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'HS256', 'HS384' or 'HS512'",
+    PROVIDER + "  algorithms: [none]\n  keys: {inline: {keys: []}}": "7:16: `spec.algorithms[0]`: expected one of `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `ES256`, `ES384`, `ES512`, `EdDSA`, `HS256`, `HS384` or `HS512`",
     PROVIDER + "  leeway: 5\n  keys: {inline: {keys: []}}": "7:11: `spec.leeway`: expected a number with a unit (us, ms, s, m, h, d), as in `5s`",
     PROVIDER + "  leeway: 11m\n  keys: {inline: {keys: []}}": "7:11: `spec.leeway`: must be at most 10m",
     PROVIDER + "  from: {cookie: a, header: b}\n  keys: {inline: {keys: []}}": "7:9: `spec.from`: exactly one of `header`, `cookie`, `query` is needed, got `header` and `cookie`",

@@ -245,7 +245,8 @@ AUTHORIZATION = [
     (["Bearer "], "credentials.invalid"), (["Bearer {} x"], "credentials.invalid"), (["Bearer:{}"], "credentials.invalid"),
     (["Bearer {}", "Bearer {}"], "credentials.ambiguous"), (["Bearer {},Bearer {}"], "credentials.ambiguous"),
     (["Bearer {}, Basic eDp5"], "credentials.ambiguous"), (["Basic eDp5", "Bearer {}"], "credentials.ambiguous"),
-    (["Bearer {},x"], "credentials.ambiguous"),
+    (["Bearer {},x"], "credentials.ambiguous"), ([",,\tbearer {}"], "credentials.ambiguous"), (["Bearer", "Bearer"], "credentials.ambiguous"),
+    (["x Bearer {}"], "absent"), (["Basic a", "Basic b"], "absent"), (["\u017fearer {}"], "absent"),
     (["Basic eDp5"], "absent"), (["Bearerx {}"], "absent"), ([""], "absent"), ([], "absent"), (['Digest a="b", c="d"'], "absent"),
 ]  # fmt: skip
 
@@ -265,7 +266,12 @@ PLACES = [
     (Place(cookie="sid"), {"cookie": ("a=b; sid={}; c=d",)}, "/", None),
     (Place(cookie="sid"), {"cookie": ("a=b", "sid={}")}, "/", None),
     (Place(cookie="sid"), {"cookie": ("sid={}; sid=x",)}, "/", "credentials.ambiguous"),
-    (Place(cookie="sid"), {"cookie": ("xsid={}; SID={}",)}, "/", "absent"),
+    (Place(cookie="sid"), {"cookie": ("sid={}", "a=b;sid=x")}, "/", "credentials.ambiguous"),
+    (Place(cookie="sid"), {"cookie": (' sid="{}"',)}, "/", "credentials.invalid"),
+    (Place(cookie="sid"), {"cookie": ("xsid={}; SID={}; a=sid={}",)}, "/", "absent"),
+    (Place(cookie="s.d"), {"cookie": ("sid={}",)}, "/", "absent"),
+    (Place(header="x-jwt"), {"x-jwt": ("{},",)}, "/", "credentials.ambiguous"),
+    (Place(header="x-jwt"), {"x-jwt": ("",)}, "/", "credentials.invalid"),
     (Place(query="t"), {}, "/?t={}&x=y", None),
     (Place(query="t"), {}, "/?t={}&t=x", "credentials.ambiguous"),
     (Place(query="t"), {}, "/?T={}", "absent"),

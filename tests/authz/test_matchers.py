@@ -34,6 +34,14 @@ def test_a_wanted_value_may_be_open_at_an_end(wanted, value, match):
     assert match == Values.parse({"x": [wanted]}, denies=False).match({"x": [value]})
 
 
+def test_a_denial_meets_a_value_with_more_members_than_anyone_looks_at():
+    admin = {"x-role": ["admin"]}
+    assert Values.parse(admin, denies=True).match({"x-role": ["," * 300]})
+    assert Values.parse(admin, denies=True).match({"x-role": ["a"] * 300})
+    assert not Values.parse(admin, denies=True).match({"x-role": ["," * 200]})
+    assert not Values.parse(admin, denies=False).match({"x-role": ["," * 300]})
+
+
 def test_an_absent_name_is_no_match():
     assert not Values.parse({"x": ["*"]}, denies=False).match({})
     assert not Values.parse({"x": ["*"]}, denies=True).match({})

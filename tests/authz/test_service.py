@@ -126,6 +126,16 @@ async def test_an_exception_anywhere_is_an_explicit_denial(policy, served, monke
     assert {("", "", "deny", "policy.error"): 1} == samples(runtime, "edgekeeper_authz_decisions_total")
 
 
+async def test_what_cannot_be_counted_is_answered_all_the_same(policy, served, monkeypatch):
+    app, _, _ = served(policy(RULES))
+
+    def fails(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr("authz.metrics.Metrics.observe", fails)
+    assert 7 == (await ask(app, request("POST"))).status.code
+
+
 @pytest.mark.parametrize(
     ("cannot_decide", "form"), [("deny_503", "denied_response"), ("error", "error_response")]
 )

@@ -96,6 +96,16 @@ def test_lines_of_one_name_stay_apart_names_are_lower_case_and_bytes_are_never_r
     assert {"x-a": ("1", "\udcff"), "x_a": ("3",)} == request.headers
 
 
+def test_ten_thousand_lines_of_one_name_cost_no_more_than_their_number():
+    lines = [("x-a", b"1")] * 10_000
+    assert {"x-a": ("1",) * 10_000} == wire.attributes(check_request("header_map", lines)).headers
+
+
+def test_metadata_that_nobody_asks_for_is_not_there():
+    metadata = wire.attributes(check_request("header_map", [])).metadata
+    assert (["ns"], 1, None) == (list(metadata), len(metadata), metadata.get("other"))
+
+
 def test_pseudo_headers_stand_in_for_what_a_caller_leaves_out():
     message = CheckRequest()
     for name, value in (
