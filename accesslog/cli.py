@@ -9,7 +9,7 @@ import msgspec
 
 from accesslog.config import Sink
 from accesslog.redact import Found, Redactor, jwt_masked
-from edgekeeper.commands import config_option, echo_json, format_option, loaded
+from edgekeeper.commands import config_option, format_option, loaded, report_problems
 from edgekeeper.settings import Unreadable, find
 
 __all__ = ["commands"]
@@ -17,9 +17,9 @@ __all__ = ["commands"]
 _HEADER: Final = re.compile(r"([A-Za-z0-9_-]+): (.*)")
 
 
-@click.group(name="accesslog", help="The access-log sink: check its configuration, try its redaction.")
+@click.group(name="accesslog", epilog="Example: edgekeeper accesslog check --config edgekeeper.yaml")
 def commands() -> None:
-    """Hold the subcommands."""
+    """The access-log sink: check its configuration, try its redaction."""
 
 
 @commands.command(epilog="Example: edgekeeper accesslog check --config edgekeeper.yaml")
@@ -32,7 +32,7 @@ def check(config: str | None, format_: str) -> None:
     section, recording = loaded(SERVICE, config, format_)
     if format_ == "json":
         sinks = [{"name": sink.name, "destination": sink.destination()} for sink in section.sinks]
-        echo_json({"ok": True, "generation": recording.generation, "sinks": sinks})
+        report_problems((), format_, generation=recording.generation, sinks=sinks)
         return
     click.echo(f"accesslog: good, generation {recording.generation}")
     for sink in section.sinks:

@@ -1,4 +1,4 @@
-"""The metrics of the service by name, and what is logged with them. Labels are bounded, whatever Envoy sends."""
+"""The metrics of the service by name, and what is logged with them. Labels are bounded, whatever Envoy sends. Edge."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,6 @@ class Metrics:
     def __init__(self, registry: Registry, log: logging.Logger) -> None:
         self._registry, self._log = registry, log
         counter, gauge = registry.counter, registry.gauge
-        self.streams_active = gauge(f"{_PREFIX}streams_active", "Streams that are open.")()
         self.streams = counter(
             f"{_PREFIX}streams_total",
             "Streams that ended: eof (the peer ended or reset it), drained, error.",

@@ -58,16 +58,8 @@ def record(
         **_tls(entry.tls),
         **(trace_context(entry.http.request.headers) if entry.http and entry.http.request else {}),
         **_envoy(entry, redactor, found),
-        "envoy.node": _present(
-            {
-                "id": origin.node_id,
-                "cluster": origin.cluster,
-                "region": origin.region,
-                "zone": origin.zone,
-                "sub_zone": origin.sub_zone,
-                "version": origin.version,
-            }
-        ),
+        **_attached(entry, redactor, found),
+        "envoy.node": _node(origin),
         "envoy.log_name": origin.log_name,
         "sample_rate": entry.sample_rate if 0 < entry.sample_rate <= 1 else None,
         "repaired": entry.repaired or None,
@@ -78,6 +70,19 @@ def record(
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what is absent; 0 and False are values."""
     return {name: value for name, value in values.items() if value or value.__class__ in _ALWAYS_PRESENT}
+
+
+def _node(origin: Origin) -> dict[str, Any]:
+    return _present(
+        {
+            "id": origin.node_id,
+            "cluster": origin.cluster,
+            "region": origin.region,
+            "zone": origin.zone,
+            "sub_zone": origin.sub_zone,
+            "version": origin.version,
+        }
+    )
 
 
 def _error_type(status: int | None, flags: tuple[str, ...]) -> str:
@@ -207,15 +212,19 @@ def _envoy(entry: Entry, redactor: Redactor, found: Found) -> dict[str, Any]:
         "envoy.access_log_type": entry.access_log_type,
         "envoy.final": entry.final,
         "envoy.duration_ns": entry.duration_ns,
-        "envoy.timing": _present(msgspec.structs.asdict(entry.timing))
-        if entry.timing != _NO_TIMING
-        else None,
+        "envoy.timing": _timing(entry.timing),
         "envoy.upstream": _upstream(entry),
         "envoy.response_flags": list(entry.response_flags),
         "envoy.response_code_details": response.details if response else None,
         "envoy.connection_termination_details": entry.termination_details,
         "envoy.downstream_transport_failure_reason": entry.downstream_failure_reason,
         "envoy.bytes": _bytes(entry),
+    }
+
+
+def _attached(entry: Entry, redactor: Redactor, found: Found) -> dict[str, Any]:
+    """Return what filters and the operator attached: metadata of the namespaces that were asked for, custom tags."""
+    return {
         "envoy.metadata": {
             name.removeprefix(_HTTP_FILTERS): redactor.value(
                 "", dict(values), f"envoy.metadata.{name}", found
@@ -227,6 +236,10 @@ def _envoy(entry: Entry, redactor: Redactor, found: Found) -> dict[str, Any]:
             for tag, value in sorted(entry.custom_tags.items())
         },
     }
+
+
+def _timing(timing: Timing) -> dict[str, int]:
+    return _present(msgspec.structs.asdict(timing)) if timing != _NO_TIMING else {}
 
 
 def _upstream(entry: Entry) -> dict[str, Any]:

@@ -7,11 +7,12 @@ the places where secrets are known to be, not a proof that there is none. Pure: 
 
 import ipaddress
 import re
-from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import unquote, unquote_plus
 
 import msgspec
+
+from accesslog.secret_names import CREDENTIALS, HEADER_KINDS, NAMES_IN, URL_SECRETS, canonical
 
 __all__ = ["FIELD_CLASSES", "MASK", "FieldClass", "Found", "Redactor", "jwt_masked"]
 
@@ -22,44 +23,6 @@ FIELD_CLASSES: Final[tuple[FieldClass, ...]] = ("header", "cookie", "query", "me
 
 Found = dict[str, FieldClass]
 """Where something was masked: `url.query.token` to `query`."""
-
-_SCHEME_HEADERS: Final = frozenset(
-    {"authorization", "proxy-authorization", "www-authenticate", "proxy-authenticate", "authentication-info"}
-)
-_COOKIE_HEADERS: Final = frozenset({"cookie", "set-cookie"})
-_SECRET_HEADERS: Final = frozenset(
-    {
-        "x-api-key", "x-auth-token", "x-amz-security-token", "x-csrf-token", "x-forwarded-client-cert", "x-xsrf-token",
-        "api-key", "apikey", "x-goog-api-key", "x-forwarded-authorization", "x-original-authorization", "dpop",
-    }
-)  # fmt: skip
-_SECRET_SUFFIXES: Final = ("-token", "-secret", "_token", "_secret")
-_URL_HEADERS: Final = frozenset(
-    {"location", "content-location", "referer", "x-original-url", "x-rewrite-url"}
-)
-_ADDRESS_HEADERS: Final = frozenset(
-    {
-        "x-forwarded-for", "forwarded", "x-real-ip", "x-envoy-external-address", "true-client-ip", "cf-connecting-ip",
-        "x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for",
-    }
-)  # fmt: skip
-
-# compared in lower case, without `-` and `_`
-_SEMCONV_KEYS: Final = frozenset(
-    {
-        "xamzsignature", "xamzcredential", "xamzsecuritytoken", "awsaccesskeyid", "signature", "sig",
-        "xgoogsignature",
-    }
-)  # fmt: skip
-_CREDENTIAL_KEYS: Final = frozenset(
-    {
-        "token", "accesstoken", "idtoken", "refreshtoken", "apikey", "password", "passwd", "secret", "clientsecret",
-        "jwt", "session", "auth", "authorization", "sessionid", "jsessionid", "pwd", "assertion", "clientassertion",
-        "samlresponse", "codeverifier", "xapikey",
-    }
-)  # fmt: skip
-_OAUTH_KEYS: Final = frozenset({"code", "state", "key"})
-"""Secrets in a URL, ordinary words in metadata (`code: OVER_LIMIT`)."""
 
 _SCHEMES: Final = frozenset(
     {
@@ -72,17 +35,14 @@ _COOKIE_FLAGS: Final = frozenset({"secure", "httponly", "partitioned"})
 _QUERY_SEPARATOR: Final = re.compile(r"([&;?#])")
 _PATH_SEPARATOR: Final = re.compile(r"([/;])")
 _QUERY_BEGINS: Final = re.compile(r"[?#]")
-_NAME_PARTS: Final = re.compile(r"[\[\]./]")
-_NAME_NOISE: Final = re.compile(r"[-_\x00-\x20\x7f]")
 _NESTED_SEPARATOR: Final = re.compile(r"[?&;#/]")
+_SPECIAL: Final = re.compile(r"[ /?]")
+"""What is a URL or begins with a scheme and a space has one of these."""
 _USERINFO: Final = re.compile(r"(^//|://)[^/?#\s]*@")
 # always matches as far as it can and then looks for a dot, so that no input makes it slow
 _JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]*+(?:(?:\.|%(?:25)*2[eE])[A-Za-z0-9_-]*+)*+")
 _IPV4: Final = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])")
 _IPV6: Final = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]{0,15}){2,8}(?![\w:.])")
-
-_LONGEST_NAME: Final = 256
-"""No secret has a longer name; what is remembered of names is bounded by it."""
 
 _DECODINGS: Final = 3
 """How often a text is percent-decoded to see what hides in it."""
@@ -103,29 +63,31 @@ class Redactor(msgspec.Struct, frozen=True):
         """Return the rules with the names as users write them."""
         return Redactor(
             headers=frozenset(name.lower() for name in headers),
-            query=frozenset(_canonical(name) for name in query),
+            query=frozenset(canonical(name) for name in query),
             truncate_addresses=truncate_addresses,
         )
 
     def header(self, name: str, value: str, place: str, found: Found) -> str:
         """Return the value of a header (`name` in lower case), masked where it is a secret or holds one."""
-        if name in _COOKIE_HEADERS:
+        kind = HEADER_KINDS[name]
+        if kind == "cookie":
             found[place] = "cookie"
             return _cookies_masked(value)
-        if name in _SCHEME_HEADERS or self._is_secret_header(name) or _begins_with_scheme(value):
+        if kind == "secret" or name in self.headers or _begins_with_scheme(value):
             found[place] = "header"
             return _scheme_kept(value)
-        if self.truncate_addresses and name in _ADDRESS_HEADERS:
+        if kind == "address" and self.truncate_addresses:
             return self.addresses(value)
-        if name in _URL_HEADERS or _looks_like_url(value):
+        if kind == "url" or _looks_like_url(value):
             return self.url(value, place, found)
         return value
 
     def url(self, text: str, place: str, found: Found) -> str:
         """Return a URL, relative or not, with userinfo and the values of secret parameters masked."""
-        text, hits = _USERINFO.subn(rf"\1{MASK}:{MASK}@", text)
-        if hits:
-            found[f"{place}.userinfo"] = "query"
+        if "@" in text:
+            text, hits = _USERINFO.subn(rf"\1{MASK}:{MASK}@", text)
+            if hits:
+                found[f"{place}.userinfo"] = "query"
         begin = _QUERY_BEGINS.search(text)
         if begin is None:
             return self._path(text, place, found)
@@ -147,15 +109,17 @@ class Redactor(msgspec.Struct, frozen=True):
         if self._is_secret_name(name):
             found[place] = "metadata"
             return MASK
+        if isinstance(value, str):
+            if _SPECIAL.search(value) is None:
+                return value
+            if _begins_with_scheme(value):
+                found[place] = "metadata"
+                return _scheme_kept(value)
+            return self.url(value, place, found) if _looks_like_url(value) else value
         if isinstance(value, dict):
             return {key: self.value(key, inner, f"{place}.{key}", found) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.value("", inner, place, found) for inner in value]
-        if isinstance(value, str) and _begins_with_scheme(value):
-            found[place] = "metadata"
-            return _scheme_kept(value)
-        if isinstance(value, str) and _looks_like_url(value):
-            return self.url(value, place, found)
         return value
 
     def address(self, host: str) -> str:
@@ -227,21 +191,17 @@ class Redactor(msgspec.Struct, frozen=True):
             if "%" not in key:
                 break
             key = unquote_plus(key)
-        for part in _NAME_PARTS.split(key):
-            name = _canonical(part)
-            if name in _SEMCONV_KEYS or name in _CREDENTIAL_KEYS or name in _OAUTH_KEYS or name in self.query:
-                return part.strip().lower()
+        for name, written in NAMES_IN[key]:
+            if name in URL_SECRETS or name in self.query:
+                return written
         return ""
 
-    def _is_secret_header(self, name: str) -> bool:
-        return name in _SECRET_HEADERS or name.endswith(_SECRET_SUFFIXES) or name in self.headers
-
     def _is_secret_name(self, name: str) -> bool:
-        header = name.lower()
-        if header in _COOKIE_HEADERS or header in _SCHEME_HEADERS or self._is_secret_header(header):
+        if CREDENTIALS[name]:
             return True
-        canonical = _canonical(name)
-        return canonical in _CREDENTIAL_KEYS or canonical in _SEMCONV_KEYS or canonical in self.query
+        if not self.headers and not self.query:
+            return False
+        return name.lower() in self.headers or canonical(name) in self.query
 
 
 def jwt_masked(line: bytes) -> tuple[bytes, int]:
@@ -262,21 +222,12 @@ def jwt_masked(line: bytes) -> tuple[bytes, int]:
     return (_JWT.sub(masked, line), count) if b"eyJ" in line else (line, 0)
 
 
-def _canonical(name: str) -> str:
-    return _known_canonical(name) if len(name) <= _LONGEST_NAME else ""
-
-
-@lru_cache(maxsize=4096)
-def _known_canonical(name: str) -> str:
-    return _NAME_NOISE.sub("", name.lower())
-
-
 def _looks_like_url(value: str) -> bool:
     return value.startswith("/") or "://" in value or "?" in value
 
 
 def _begins_with_scheme(value: str) -> bool:
-    return value[:7].lower() == "bearer " or value[:6].lower() == "basic "
+    return " " in value[:7] and value[:7].lower().startswith(("bearer ", "basic "))
 
 
 def _scheme_kept(value: str) -> str:

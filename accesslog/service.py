@@ -100,7 +100,6 @@ class AccessLog:
         metrics, pipeline = self._metrics, self._pipeline
         self._streams += 1
         stream = _Stream(f"{self._instance}{self._streams:04x}", metrics)
-        metrics.streams_active.value += 1
         end = "error"
         try:
             async for raw in messages:
@@ -112,7 +111,6 @@ class AccessLog:
                     await pipeline.room()
             end = "drained" if call.draining else "eof"
         finally:
-            metrics.streams_active.value -= 1
             metrics.streams(end).value += 1
         return wire.RESPONSE
 
@@ -156,4 +154,5 @@ class AccessLog:
 def _component(lane: Lane) -> Component:
     if not lane.failure:
         return Component(ready=True)
-    return Component(ready=False, detail=f"{lane.failure}; {lane.waiting} records wait")
+    waiting = "1 record waits" if lane.waiting == 1 else f"{lane.waiting} records wait"
+    return Component(ready=False, detail=f"{lane.failure}; {waiting}")

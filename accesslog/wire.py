@@ -310,21 +310,24 @@ def _flags(flags: accesslog_pb2.ResponseFlags) -> tuple[str, ...]:
 def _metadata(
     filters: Mapping[str, struct_pb2.Struct], namespaces: frozenset[str]
 ) -> dict[str, dict[str, Any]]:
-    return {
-        name: {key: _plain(value) for key, value in sorted(filters[name].fields.items())}
-        for name in sorted(namespaces)
-        if name in filters
-    }
+    return {name: _mapping(filters[name]) for name in sorted(namespaces) if name in filters}
+
+
+def _mapping(struct: struct_pb2.Struct) -> dict[str, Any]:
+    fields = struct.fields
+    return {key: _plain(fields[key]) for key in sorted(fields)}
 
 
 def _plain(value: struct_pb2.Value) -> Any:
     kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
     if kind == "struct_value":
-        return {key: _plain(inner) for key, inner in sorted(value.struct_value.fields.items())}
+        return _mapping(value.struct_value)
     if kind == "list_value":
         return [_plain(inner) for inner in value.list_value.values]
     if kind == "number_value":
         # a Struct has doubles only: what was written as an integer is one again
         number = value.number_value
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
-    return getattr(value, kind) if kind in {"string_value", "bool_value"} else None
+    return value.bool_value if kind == "bool_value" else None

@@ -1,4 +1,7 @@
-"""The command `edgekeeper`. The services' own commands are found through entry points: the shell imports none."""
+"""The command `edgekeeper`. The services' own commands are found through entry points: the shell imports none.
+
+Root.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Time, as an argument: the two clocks that a root hands to those who may not read one themselves."""
+"""Time, as an argument: the two clocks that a root hands to those who may not read one themselves. Edge."""
 
 import time
 from typing import Protocol

@@ -1,6 +1,7 @@
 """What every subcommand shares: options, output, and the way from an error to an exit status.
 
 0 good; 1 what was checked, tested or explained is bad, failed or denied; 2 bad usage, unreadable file, cannot start.
+Root.
 """
 
 import contextlib

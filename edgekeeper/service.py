@@ -1,4 +1,4 @@
-"""What the shell needs to know of a service, and what a service gets from the shell."""
+"""What the shell needs to know of a service, and what a service gets from the shell. Edge: types only."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -16,7 +16,7 @@ from edgekeeper.config import Listen, Model, Place, validated
 from edgekeeper.errors import ConfigError, OperatorError, Problem
 from edgekeeper.service import Section, Service
 from edgekeeper.sources import DiskSources
-from edgekeeper.yaml import Document, parse
+from edgekeeper.yaml import Document, only, parse
 
 __all__ = ["Admin", "Settings", "Telemetry", "Unreadable", "find", "installed", "load", "model", "services"]
 
@@ -138,14 +138,12 @@ def load(path: str | None, known: Mapping[str, Service] | None = None) -> Settin
     file = find(path)
     others = installed() - set(known) if known is not None else ()
     known = services() if known is None else known
-    documents = parse(_content(file), str(file), environ=os.environ.get)
-    if len(documents) != 1:
-        raise ConfigError([Problem(str(file), 0, 0, f"one YAML document is needed, got {len(documents)}")])
-    root = validated(model(known, others), documents[0], base=file.parent)
+    document = only(parse(_content(file), str(file), environ=os.environ.get), str(file))
+    root = validated(model(known, others), document, base=file.parent)
     sections = {name: section for name in known if (section := getattr(root, name)) is not None}
     if not sections:
-        raise ConfigError([Problem(str(file), 0, 0, f"no service has a section; known: {', '.join(known)}")])
-    _check_addresses(documents[0], root, sections)
+        raise ConfigError([document.problem((), f"no service has a section; known: {', '.join(known)}")])
+    _check_addresses(document, root, sections)
     return Settings(path=file, root=root, sections=sections)
 
 

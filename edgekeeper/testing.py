@@ -1,6 +1,6 @@
 """What tests of any service need: a clock that only they move, a short directory for sockets, a field-by-field spoiler.
 
-Used by tests only; in the package so that every test imports it by one name.
+Used by tests only; in the package so that every test imports it by one name. Root.
 """
 
 import copy

@@ -17,7 +17,7 @@ from yaml.resolver import Resolver
 
 from edgekeeper.errors import ConfigError, Problem
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Loc", "parse"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "Document", "Loc", "only", "parse"]
 
 Loc = tuple[int | str, ...]
 """The way from the root of a document to a value: keys of mappings, indexes of lists from 0."""
@@ -118,6 +118,19 @@ def parse(
     if builder.problems:
         raise ConfigError(builder.problems)
     return documents
+
+
+def only(documents: tuple[Document, ...], file: str, hint: str = "") -> Document:
+    """Return the one document of a file.
+
+    Raises:
+        ConfigError: Operator error: there is none, or a second one, which is where the problem points.
+    """
+    if len(documents) != 1:
+        line, column = documents[1].place(()) if documents else (1, 1)
+        message = f"one YAML document is needed, got {len(documents)}"
+        raise ConfigError([Problem(file, line, column, message, hint)])
+    return documents[0]
 
 
 def _check_bounds(text: bytes, file: str) -> None:

@@ -4,7 +4,7 @@ from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.process import main
 from edgekeeper.service import Application, Runtime, Service, Snapshot
 from edgekeeper.sources import Sources
-from edgekeeper.yaml import Document, parse
+from edgekeeper.yaml import Document, only, parse
 from ratelimit.cli import commands
 from ratelimit.config import LimitsFile, RatelimitSection
 from ratelimit.decision import Modes
@@ -38,7 +38,7 @@ def build(section: RatelimitSection, sources: Sources) -> Limits:
         near_limit_ratio=section.near_limit_ratio,
         response_dynamic_metadata=section.response_dynamic_metadata,
     )
-    return Limits(sources.record().digest(), found, modes)
+    return Limits(sources.record().digest((modes, section.merge_domains)), found, modes)
 
 
 def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Document], list[Problem]]:
@@ -57,18 +57,10 @@ def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Docume
             )
         for file in files:
             try:
-                documents[file] = _only(file, parse(sources.read(file), file))
+                documents[file] = only(parse(sources.read(file), file), file, "a file is about one domain")
             except ConfigError as error:
                 problems.extend(error.problems)
     return list(documents.values()), problems
-
-
-def _only(file: str, documents: tuple[Document, ...]) -> Document:
-    if len(documents) != 1:
-        line, column = documents[1].place(()) if documents else (1, 1)
-        message = f"one YAML document is needed, got {len(documents)}"
-        raise ConfigError([Problem(file, line, column, message, "a file is about one domain")])
-    return documents[0]
 
 
 def application(section: RatelimitSection, runtime: Runtime, snapshot: Snapshot[Limits]) -> Application:
@@ -76,7 +68,7 @@ def application(section: RatelimitSection, runtime: Runtime, snapshot: Snapshot[
     store = MemoryStore(section.store.memory.max_bytes, runtime.clock)
     metrics = Metrics(runtime.registry)
     metrics.watch(runtime.registry, store)
-    return RateLimitService(store, snapshot, runtime, metrics)
+    return RateLimitService(store, snapshot, metrics)
 
 
 SERVICE = Service(

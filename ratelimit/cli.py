@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from edgekeeper.commands import config_option, echo_json, format_option, loaded
+from edgekeeper.commands import config_option, echo_json, format_option, loaded, report_problems
 from ratelimit.descriptor import Entries
 from ratelimit.domain import Domain, Step
 from ratelimit.generation import Limits
@@ -16,7 +16,11 @@ from ratelimit.limit import Rule
 __all__ = ["commands"]
 
 
-@click.group(name="ratelimit", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    name="ratelimit",
+    epilog="Example: edgekeeper ratelimit explain --domain edge --descriptor tenant=acme",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def commands() -> None:
     """Limits: check the files, explain what a descriptor finds."""
 
@@ -35,9 +39,12 @@ def check(config: str | None, format_: str) -> None:
     limits = _limits(config, format_)
     rules = sum(1 for domain in limits.domains.values() for _ in _rules(domain))
     if format_ == "json":
-        echo_json({"domains": sorted(limits.domains), "rules": rules, "generation": limits.generation})
+        report_problems(
+            (), format_, domains=sorted(limits.domains), rules=rules, generation=limits.generation
+        )
     else:
-        click.echo(f"good: {len(limits.domains)} domains, {rules} rules, generation {limits.generation}")
+        found_in = f"{_counted(len(limits.domains), 'domain')}, {_counted(rules, 'rule')}"
+        click.echo(f"good: {found_in}, generation {limits.generation}")
 
 
 @commands.command()
@@ -68,6 +75,10 @@ def explain(config: str | None, format_: str, domain: str, descriptor: str) -> N
         for line in _lines(explanation):
             click.echo(line)
     sys.exit(0 if explanation["rule"] is not None else 1)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _limits(config: str | None, format_: str) -> Limits:

@@ -5,7 +5,8 @@ no clock.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +24,9 @@ _KNOWN: Final = _TEXTS | {
     "descriptors", "rate_limit", "requests_per_unit", "unlimited", "replaces", "shadow_mode", "quota_mode",
     "detailed_metric", "value_to_metric", "share_threshold", "metadata",
 }  # fmt: skip
+
+_DEEPEST_METADATA: Final = 16
+"""Each level is up to three messages of a `google.protobuf.Struct`, and a parser takes 100, those around it included."""
 
 
 def domains(documents: Iterable[Document], *, merge_domains: bool) -> dict[str, Domain]:
@@ -117,6 +121,8 @@ class _Judge:
                 )
         else:
             path = (*parent, repr((document.file, *loc)))
+        for place, message, hint in _not_for_a_struct((*loc, "metadata"), node.get("metadata")):
+            self._problem(document, place, message, hint)
         limit = node.get("rate_limit")
         if isinstance(limit, dict):
             self._rate_limit(document, (*loc, "rate_limit"), limit)
@@ -163,6 +169,25 @@ class _Judge:
 
     def _problem(self, document: Document, loc: Loc, message: str, hint: str) -> None:
         self.problems.append(document.problem(loc, message, hint))
+
+
+def _not_for_a_struct(loc: Loc, value: Any, depth: int = 0) -> Iterator[tuple[Loc, str, str]]:
+    """Yield place, message and hint of what no answer could carry as `google.protobuf.Struct`."""
+    if isinstance(value, dict | list):
+        if depth == _DEEPEST_METADATA:
+            yield loc, f"`metadata` is nested deeper than {_DEEPEST_METADATA} levels", "make it flatter"
+            return
+        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_for_a_struct((*loc, step), inner, depth + 1)
+    elif isinstance(value, int | float) and not _is_finite_double(value):
+        yield loc, "`metadata`: a number that is no finite double", "quote it"
+
+
+def _is_finite_double(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond 2^1024
+        return False
 
 
 _UNITS: Final = {unit.value: unit for unit in Unit}

@@ -5,7 +5,7 @@ from typing import Final
 
 from edgekeeper.errors import DependencyError
 from edgekeeper.rpc import Call, Method, UnaryMethod
-from edgekeeper.service import Component, Runtime, Snapshot
+from edgekeeper.service import Component, Snapshot
 from ratelimit import wire
 from ratelimit.generation import Limits
 from ratelimit.limiter import Limiter
@@ -24,15 +24,15 @@ class RateLimitService:
     A call that the server sheds is answered `UNAVAILABLE`: Envoy's failure mode decides.
     """
 
-    def __init__(self, store: Store, snapshot: Snapshot[Limits], runtime: Runtime, metrics: Metrics) -> None:
-        self._store, self._snapshot, self._log, self._metrics = store, snapshot, runtime.log, metrics
+    def __init__(self, store: Store, snapshot: Snapshot[Limits], metrics: Metrics) -> None:
+        self._store, self._snapshot, self._metrics = store, snapshot, metrics
         self._limiter = Limiter(store)
         self.methods: Sequence[Method] = (
             UnaryMethod(f"/{GRPC_SERVICE}/ShouldRateLimit", self.should_rate_limit),
         )
 
     async def should_rate_limit(self, content: bytes, call: Call) -> bytes:
-        """Answer one RateLimitRequest.
+        """Answer one RateLimitRequest. What fails is counted here, and logged by the shell with its type and detail.
 
         Raises:
             MalformedRequest: Client error: see `wire.request`.
@@ -42,21 +42,17 @@ class RateLimitService:
         try:
             request = wire.request(content)
             decision = await self._limiter.decision(request, limits)
-        except wire.MalformedRequest as error:
-            self._failed("malformed_request", str(error), call)
+        except wire.MalformedRequest:
+            self._metrics.errors("malformed_request").value += 1
             raise
-        except DependencyError as error:
-            self._failed("store", str(error), call)
+        except DependencyError:
+            self._metrics.errors("store").value += 1
             raise
         known = request.domain in limits.domains
         self._metrics.observe(decision, limits.modes, request.domain, domain_known=known)
         if not limits.modes.response_dynamic_metadata:
             return wire.response(decision)
         return wire.response(decision, response_metadata(request, decision.statuses, decision.verdicts))
-
-    def _failed(self, kind: str, message: str, call: Call) -> None:
-        self._metrics.errors(kind).value += 1
-        self._log.warning("not answered: %s", message, extra={"kind": kind, "peer": call.peer})
 
     async def start(self) -> None:
         """Begin the store's background work."""

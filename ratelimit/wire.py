@@ -41,7 +41,14 @@ _UNITS: Final[dict[int, Unit]] = {code: unit for unit, code in _CODES.items()}
 
 
 class MalformedRequest(ClientError):  # noqa: N818 - reads as a sentence: raise MalformedRequest
-    """Client error: the bytes are no RateLimitRequest, or one that nothing can be answered to."""
+    """Client error: the bytes are no RateLimitRequest, or one that nothing can be answered to.
+
+    `detail` says which, in constant words: nothing of the request stands in it.
+    """
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
 
 
 def request(content: bytes) -> Request:

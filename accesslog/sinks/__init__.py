@@ -1,4 +1,4 @@
-"""Where records go: what every sink promises, whatever it writes to."""
+"""Where records go: what every sink promises, whatever it writes to. Application: the Protocol only."""
 
 import errno
 from collections.abc import Sequence

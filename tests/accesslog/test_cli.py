@@ -30,7 +30,7 @@ def test_check_gives_programs_the_same(config: Path) -> None:
     result = CliRunner().invoke(commands, ["check", "--config", str(config), "--format", "json"])
     answer = json.loads(result.output)
     destination = f"file {config.parent / 'access.ndjson'}"
-    assert (True, [{"name": "main", "destination": destination}]) == (answer["ok"], answer["sinks"])
+    assert ([], [{"name": "main", "destination": destination}]) == (answer["problems"], answer["sinks"])
 
 
 def test_check_exits_1_for_a_bad_configuration_and_names_its_place(config: Path) -> None:
@@ -38,6 +38,10 @@ def test_check_exits_1_for_a_bad_configuration_and_names_its_place(config: Path)
     result = CliRunner().invoke(commands, ["check", "--config", str(config)])
     assert 1 == result.exit_code
     assert "edgekeeper.yaml:5:3: unknown field `redakt`; did you mean `redact`?" in result.output
+    told = json.loads(
+        CliRunner().invoke(commands, ["check", "--config", str(config), "--format", "json"]).stdout
+    )
+    assert [(5, 3)] == [(problem["line"], problem["column"]) for problem in told["problems"]]
 
 
 LINES = (

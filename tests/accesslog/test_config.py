@@ -28,7 +28,7 @@ def test_the_defaults_serve_a_newcomer() -> None:
     ("text", "want"),
     [
         ("", "e.yaml:1:1: missing field `sinks`"),
-        ("sinks: []", "e.yaml:2:8: `sinks`: needs at least 1 entries"),
+        ("sinks: []", "e.yaml:2:8: `sinks`: needs at least 1 entry"),
         ("sinks: [{name: a}]", "e.yaml:2:9: `sinks[0]`: exactly one of `file`, `stdout` is needed, got none"),
         (
             "sinks: [{name: a, stdout: {}, file: {path: x}}]",
@@ -46,7 +46,7 @@ def test_the_defaults_serve_a_newcomer() -> None:
         (MAIN + "redact: {headers: ['a b']}", "e.yaml:3:20: `redact.headers[0]`: does not match"),
         (MAIN + "redact: {client_address: hash}", "e.yaml:3:26: `redact.client_address`: expected one of"),
         (MAIN + "redact: {header: [a]}", "e.yaml:3:10: unknown field `header`; did you mean `headers`?"),
-        (MAIN + "workers: 2", "e.yaml:3:10: `workers`: expected one of 1"),
+        (MAIN + "workers: 2", "e.yaml:3:10: `workers`: expected `1`; nothing else in this edition"),
     ],
 )
 def test_a_mistake_is_told_at_its_place(text: str, want: str) -> None:

@@ -83,6 +83,29 @@ async def test_an_error_is_a_status_that_says_nothing_of_its_text(
     assert (grpc.StatusCode[code], text) == (failed.value.code(), failed.value.details())
 
 
+async def test_a_client_error_is_logged_by_its_kind_and_the_rule_it_broke_and_others_by_their_type(
+    sockets: Path, caplog
+):
+    class MalformedError(ClientError):
+        def __init__(self) -> None:
+            super().__init__("secret-token")
+            self.detail = "no domain"
+
+    for error in (MalformedError(), ValueError("secret-token")):
+        async with serving(sockets, raising(error)) as (_, channel):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/toy.Toy/Do")(b"")
+    told = [
+        (record.levelname, record.kind, getattr(record, "detail", None))
+        for record in caplog.records
+        if hasattr(record, "kind")
+    ]
+    assert [
+        ("WARNING", "call_failed:MalformedError", "no domain"),
+        ("ERROR", "call_failed:ValueError", None),
+    ] == told
+
+
 async def test_what_a_handler_sees_of_a_call(sockets: Path):
     seen: list[Call] = []
 

@@ -158,7 +158,7 @@ def test_a_service_without_a_section_does_not_run(in_process):
 
 def test_a_file_without_a_service_is_an_error(in_process):
     in_process.sections.clear()
-    assert [": no service has a section; known: toy, twin"] == refused(in_process)
+    assert [":1:1: no service has a section; known: toy, twin"] == refused(in_process)
 
 
 @pytest.mark.parametrize(("text", "count"), [("", 0), ("a: 1\n---\nb: 1\n", 2)])

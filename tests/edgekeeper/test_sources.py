@@ -172,3 +172,18 @@ def test_a_record_gives_nothing_that_it_does_not_hold(tmp_path: Path):
     for attempt in (kept.read, kept.yaml_files):
         with pytest.raises(ConfigError, match="not part of the last good generation"):
             attempt(str(tmp_path / "a.yaml"))
+
+
+def test_a_digest_is_equal_wherever_the_files_lie_and_differs_with_the_settings(tmp_path: Path):
+    digests = []
+    for place in ("here", "there/deep"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.yaml").write_text("a")
+        (tmp_path / place / "b.yaml").write_text("b")
+        sources = DiskSources()
+        for file in sources.yaml_files(str(tmp_path / place)):
+            sources.read(file)
+        digests.append(sources.record().digest())
+        digests.append(sources.record().digest(["deny"]))
+    assert digests[:2] == digests[2:]
+    assert digests[0] != digests[1]

@@ -38,8 +38,8 @@ def run(tmp_path, monkeypatch) -> Callable[..., click.testing.Result]:
 def test_check_says_what_is_there(run):
     result = run("check")
     assert 0 == result.exit_code
-    assert result.output.startswith("good: 1 domains, 2 rules, generation ")
-    assert {"domains": ["edge"], "rules": 2} == {
+    assert result.output.startswith("good: 1 domain, 2 rules, generation ")
+    assert {"problems": [], "domains": ["edge"], "rules": 2} == {
         key: value
         for key, value in json.loads(run("check", "--format", "json").output).items()
         if key != "generation"
@@ -57,6 +57,9 @@ def test_check_prints_every_mistake_at_its_place(run, tmp_path):
         ":3:31: `unit`: not a unit of time; did you mean `day`?",
         ":4:3: missing field `descriptors[1].key`",
     ] == lines
+    told = json.loads(run("check", "--format", "json").stdout)
+    assert ["problems"] == list(told)
+    assert [(3, 31), (4, 3)] == [(problem["line"], problem["column"]) for problem in told["problems"]]
 
 
 def test_explain_shows_the_walk_and_the_limit(run):

@@ -118,7 +118,7 @@ def test_a_missing_field_is_named(read, one):
 @pytest.mark.parametrize(
     ("sentence", "change"),
     [
-        ("`limits`: needs at least 1 entries", {"limits": []}),
+        ("`limits`: needs at least 1 entry", {"limits": []}),
         ("`store.memory.max_bytes`: must be at least ", {"store": {"memory": {"max_bytes": "1KiB"}}}),
         ("`near_limit_ratio`: must be at most 1.0", {"near_limit_ratio": 1.5}),
         ("unknown field `redis`; known here: `memory`", {"store": {"redis": {}}}),

@@ -31,7 +31,7 @@ UNITS = "one of `second`, `minute`, `hour`, `day`, `week`, `month`, `year`"
     [
         ("descriptors: []", "a.yaml:1:1: missing field `domain`"),
         ("domain:", "a.yaml:1:1: missing field `domain`"),
-        ("domain: ''", "a.yaml:1:9: `domain`: needs at least 1 characters"),
+        ("domain: ''", "a.yaml:1:9: `domain`: needs at least 1 character"),
         ("- domain: d", "a.yaml:1:1: expected a mapping, got a list"),
         ("d", "a.yaml:1:1: expected a mapping, got text"),
         ("domain: [d]", "a.yaml:1:9: `domain`: expected text, got a list"),
@@ -43,7 +43,7 @@ UNITS = "one of `second`, `minute`, `hour`, `day`, `week`, `month`, `year`"
         ("domain: d\ndescriptors: [{value: v}]", "a.yaml:2:15: missing field `descriptors[0].key`"),
         (
             "domain: d\ndescriptors: [{key: ''}]",
-            "a.yaml:2:21: `descriptors[0].key`: needs at least 1 characters",
+            "a.yaml:2:21: `descriptors[0].key`: needs at least 1 character",
         ),
         (
             "domain: d\ndescriptors: [{key: a, ratelimit: {}}]",
@@ -60,6 +60,22 @@ UNITS = "one of `second`, `minute`, `hour`, `day`, `week`, `month`, `year`"
         (
             "domain: d\ndescriptors: [{key: a, metadata: [1]}]",
             "a.yaml:2:34: `descriptors[0].metadata`: expected a mapping, got a list",
+        ),
+        (
+            f"domain: d\ndescriptors: [{{key: a, metadata: {{n:\n 1{'0' * 400}}}}}]",
+            "a.yaml:3:2: `metadata`: a number that is no finite double; quote it",
+        ),
+        (
+            "domain: d\ndescriptors: [{key: a, descriptors: [{key: b, metadata: {l: [1, {n:\n .nan}]}}]}]",
+            "a.yaml:3:2: `metadata`: a number that is no finite double; quote it",
+        ),
+        (
+            "domain: d\ndescriptors: [{key: a, metadata: {n:\n -.inf}}]",
+            "a.yaml:3:2: `metadata`: a number that is no finite double; quote it",
+        ),
+        (
+            f"domain: d\ndescriptors: [{{key: a, metadata: {{m: {'[' * 15}\n{{}}{']' * 15}}}}}]",
+            "a.yaml:3:1: `metadata` is nested deeper than 16 levels; make it flatter",
         ),
         (
             "domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 1.5}}]",

@@ -60,8 +60,22 @@ def test_the_same_files_make_the_same_generation_again(section, files):
     files(a=f"domain: a\ndescriptors: [{{key: k, {LIMIT}}}]")
     sources = DiskSources()
     first = SERVICE.build(section(), sources)
-    assert first.generation == sources.record().digest()
     assert first.generation == SERVICE.build(section(), RecordedSources(sources.record())).generation
+
+
+def test_another_mode_is_another_generation(section, files):
+    files(a=f"domain: a\ndescriptors: [{{key: k, {LIMIT}}}]")
+    names = {
+        SERVICE.build(section(f"limits: [limits]{more}"), DiskSources()).generation
+        for more in (
+            "",
+            "\nshadow_mode: true",
+            "\nquota_mode: true",
+            "\nnear_limit_ratio: 0.5",
+            "\nmerge_domains: true",
+        )
+    }
+    assert 5 == len(names)
 
 
 def test_the_section_s_modes_reach_the_generation(section, files):
@@ -90,7 +104,7 @@ def test_the_mistakes_of_all_files_come_at_once(section, files):
     assert [
         "a.yaml:2:1: not YAML: did not find expected node content",
         "b.yaml:3:1: one YAML document is needed, got 2; a file is about one domain",
-        "c.yaml:1:9: `domain`: needs at least 1 characters",
+        "c.yaml:1:9: `domain`: needs at least 1 character",
         "d.yaml:1:1: one YAML document is needed, got 0; a file is about one domain",
     ] == sorted(found)[:4]
     assert ["elsewhere"] == [problem.partition(":")[0] for problem in sorted(found)[4:]]
