@@ -1,12 +1,15 @@
 """A real Envoy over envoy/edge.yaml, with stub services that remember what they were asked."""
 
 import asyncio
+import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -22,7 +25,7 @@ from protos.envoy.service.ratelimit.v3 import rls_pb2
 
 ALLOWED = external_auth_pb2.CheckResponse(status={"code": 0})
 WITHIN = rls_pb2.RateLimitResponse(overall_code=rls_pb2.RateLimitResponse.OK)
-SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
+SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}; 2 is NOT_SERVING
 
 Answer = Callable[[Any], Message] | Message | grpc.StatusCode | None
 
@@ -40,12 +43,15 @@ class Services:
     checks: list[external_auth_pb2.CheckRequest] = field(default_factory=list)
     limits: list[rls_pb2.RateLimitRequest] = field(default_factory=list)
     logs: list[tuple[str, Message]] = field(default_factory=list)
+    health: dict[str, bytes] = field(default_factory=dict)
+    health_asked: dict[tuple[str, int], int] = field(default_factory=dict)
     servers: dict[str, grpc.aio.Server] = field(default_factory=dict)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def reset(self) -> None:
         """Back to allowing everything, with nothing remembered but the logs' streams."""
         self.check, self.limit = ALLOWED, WITHIN
+        self.health.clear()
         self.checks.clear()
         self.limits.clear()
         self.logs.clear()
@@ -58,10 +64,15 @@ class Services:
             "accesslog": {"/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs": self._on_logs},
         }[name]
         server = self.servers[name] = grpc.aio.server()
-        server.add_generic_rpc_handlers((_Table({**methods, "/grpc.health.v1.Health/Check": _serving}),))
+        methods["/grpc.health.v1.Health/Check"] = partial(self._on_health, (name, generation))
+        server.add_generic_rpc_handlers((_Table(methods),))
         socket = self.sockets / f"{name}-0.{generation}.sock"
         server.add_insecure_port(f"unix:{socket}")
         await server.start()
+        self.link(name, socket)
+
+    def link(self, name: str, socket: Path) -> None:
+        """Lead whoever connects to the service from now on to this socket."""
         fresh = self.sockets / f"{name}.new"
         fresh.symlink_to(socket.name)
         fresh.replace(self.sockets / f"{name}.sock")
@@ -90,6 +101,12 @@ class Services:
         self.limits.append(rls_pb2.RateLimitRequest.FromString(raw))
         return await _answer(self.limit, self.limits[-1], context)
 
+    async def _on_health(self, who: tuple[str, int], _: bytes, __: grpc.aio.ServicerContext) -> bytes:
+        async with self.arrived:
+            self.health_asked[who] = self.health_asked.get(who, 0) + 1
+            self.arrived.notify_all()
+        return self.health.get(who[0], SERVING)
+
     async def _on_logs(self, messages: AsyncIterator[bytes], _: grpc.aio.ServicerContext) -> bytes:
         name = ""
         async for raw in messages:
@@ -100,10 +117,6 @@ class Services:
                 self.logs += [(name, entry) for entry in message.tcp_logs.log_entry]
                 self.arrived.notify_all()
         return b""
-
-
-async def _serving(_: bytes, __: grpc.aio.ServicerContext) -> bytes:
-    return SERVING
 
 
 async def _answer(answer: Answer, request: Message, context: grpc.aio.ServicerContext) -> bytes:
@@ -125,6 +138,51 @@ class _Table(grpc.GenericRpcHandler):
         if details.method.endswith("/StreamAccessLogs"):
             return grpc.stream_unary_rpc_method_handler(method)
         return grpc.unary_unary_rpc_method_handler(method)
+
+
+class Relay:
+    """Passes bytes between Envoy and a stub, remembers Envoy's, and can cut the connections as a dying host does."""
+
+    def __init__(self, socket: Path, server: Path) -> None:
+        self.socket, self.server = socket, server
+        self.sent_by_envoy: list[bytearray] = []
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._listening = await asyncio.start_unix_server(self._accept, self.socket)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        self.cut()
+        await self._listening.wait_closed()
+
+    def cut(self) -> None:
+        """End every connection at once, whatever is under way on it."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_envoy, from_envoy = writer, reader
+        from_server, to_server = await asyncio.open_unix_connection(self.server)
+        self.sent_by_envoy.append(bytearray())
+        both = {to_envoy, to_server}
+        self._writers |= both
+        await asyncio.gather(
+            _copy(from_envoy, to_server, self.sent_by_envoy[-1]), _copy(from_server, to_envoy, bytearray())
+        )
+        self._writers -= both
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := await reader.read(65536):
+            seen += chunk
+            writer.write(chunk)
+            await writer.drain()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 @dataclass
@@ -150,8 +208,51 @@ def short_directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+@pytest.fixture(scope="module")
+def edits() -> dict[str, Any]:
+    """What a module's Envoy has otherwise than the shipped file: by path the value, or a function of the old one."""
+    return {}
+
+
+def setting(config: Any, path: str) -> Any:
+    """What stands at `a/b/c` in a configuration; a step into a list is a name or an index.
+
+    Raises:
+        LookupError: Bug: nothing stands there.
+    """
+    for step in path.split("/"):
+        if isinstance(config, dict):
+            config = config[step]
+        else:
+            config = (
+                config[int(step)] if step.isdigit() else {each.get("name"): each for each in config}[step]
+            )
+    return config
+
+
+def edited(text: str, edits: dict[str, Any]) -> str:
+    """A rendered configuration with settings replaced, never added: what the shipped file lacks is an error."""
+    config = json.loads(text)
+    for path, value in edits.items():
+        old = setting(config, path)
+        parent, _, last = path.rpartition("/")
+        setting(config, parent)[last] = value(old) if callable(value) else value
+    return json.dumps(config)
+
+
+@pytest.fixture(name="setting", scope="session")
+def _setting() -> Callable[[Any, str], Any]:
+    return setting
+
+
+@pytest.fixture
+def relay() -> type[Relay]:
+    """The class `Relay`, for a module that has no other way to it."""
+    return Relay
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running_edge(short_directory: Path) -> AsyncIterator[Edge]:
+async def running_edge(short_directory: Path, edits: dict[str, Any]) -> AsyncIterator[Edge]:
     services = Services(short_directory)
     log = short_directory / "edge.ndjson"
     async with EchoUpstream() as upstream, TcpEcho() as tcp:
@@ -159,9 +260,8 @@ async def running_edge(short_directory: Path) -> AsyncIterator[Edge]:
             await services.start(name)
         addresses = Addresses(short_directory, log, upstream.port, tcp.port, ipv6=has_ipv6())
         try:
-            async with EnvoyProcess(
-                render(configuration("edge"), addresses), short_directory / "envoy"
-            ) as envoy:
+            config = edited(render(configuration("edge"), addresses), edits)
+            async with EnvoyProcess(config, short_directory / "envoy") as envoy:
                 yield Edge(envoy, services, upstream, log)
         finally:
             for name in list(services.servers):
