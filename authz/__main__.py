@@ -1,4 +1,4 @@
-"""The composition root of authz: `python -m authz --config FILE` runs this service alone."""
+"""The composition root of authz: `python -m authz --config FILE` runs this service alone. Root."""
 
 import os
 from collections.abc import Mapping

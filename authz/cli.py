@@ -1,4 +1,4 @@
-"""The subcommands of authz: `check` finds mistakes, `explain` says why a request is decided as it is."""
+"""The subcommands of authz: `check` finds mistakes, `explain` says why a request is decided as it is. Root."""
 
 import sys
 import time
@@ -8,14 +8,19 @@ import click
 
 from authz.attributes import Attributes
 from authz.explain import Explanation, explain
+from authz.matchers import address_of
 from edgekeeper.commands import config_option, echo_json, exits, format_option, loaded
 
 __all__ = ["commands"]
 
 
-@click.group("authz")
+@click.group("authz", context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """External authorization: check policies and explain decisions."""
+    """External authorization: check policies and explain decisions.
+
+    \b
+    Example:  edgekeeper authz explain GET https://api.example.com/v1/orders
+    """
 
 
 @commands.command()
@@ -78,6 +83,8 @@ def _request(method: str, url: str, headers: tuple[str, ...], client_ip: str) ->
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in {"http", "https"}:
         raise click.BadParameter("expected http://HOST/PATH or https://HOST/PATH", param_hint="URL")
+    if address_of(client_ip) is None:
+        raise click.BadParameter("expected an IP address", param_hint="--client-ip")
     # no URL parser: the target goes to the decision as a client would send it
     ends = [at for at in (rest.find("/"), rest.find("?")) if at >= 0]
     end = min(ends, default=len(rest))
@@ -115,6 +122,8 @@ def _echo(explanation: Explanation) -> None:
     for name in ("metadata", "shadow"):
         if plain[name]:
             click.echo(f"  {name}: {_inline(plain[name])}")
+    if explanation.refused:
+        click.echo("  refused before any rule was looked at")
     for note in explanation.rules:
         mode = " (shadow)" if note.mode == "shadow" else ""
         outcome = note.outcome if note.outcome in {"matched", "not reached"} else f"no match: {note.outcome}"

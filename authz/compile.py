@@ -11,8 +11,7 @@ from typing import Any, Final
 from authz import models
 from authz.answers import AllowPlan, DenyPlan, Encode, Templates
 from authz.canonical import PathPattern, PathRules, twin
-from authz.context import Source
-from authz.identity.jwt import Place, Provider
+from authz.identity.sources import Providers, kinds_of, sources_of
 from authz.matchers import Addresses, Values
 from authz.policy import Policy, Rule, rows
 from authz.templates import JsonTemplate, Template
@@ -37,10 +36,8 @@ _SPEC: Final[Loc] = ("spec",)
 # -- policies and guardrails ------------------------------------------------------------------------------------------
 
 
-def policy(
-    document: models.Policy, written: Written, providers: Mapping[str, Provider | None], encode: Encode
-) -> Policy:
-    """Return the compiled policy. `providers` are those that exist; None stands for one with problems of its own."""
+def policy(document: models.Policy, written: Written, providers: Providers, encode: Encode) -> Policy:
+    """Return the compiled policy; what is wrong with it is in `written`."""
     spec = document.spec
     compiler = Compiler(written, encode, identifies=bool(spec.identity))
     for name, source in spec.let.items():
@@ -49,7 +46,7 @@ def policy(
     trusted = frozenset(map(twin, spec.trusted_headers))
     unauthenticated = _answer(spec.on_deny.unauthenticated, 401, ("unauthenticated",), compiler)
     forbidden = _answer(spec.on_deny.forbidden, 403, ("forbidden",), compiler)
-    kinds = {"anonymous" if each.anonymous is not None else "jwt" for each in spec.identity}
+    kinds = kinds_of(spec)
     rules = [
         _rule(document.metadata.name, index, rule, compiler, trusted, kinds, unauthenticated, forbidden)
         for index, rule in enumerate(spec.rules)
@@ -65,7 +62,7 @@ def policy(
         forbidden=forbidden.sealed(encode),
         shadow_answer=AllowPlan(protected=trusted, remove=spec.trusted_headers).sealed(encode),
         shadow=spec.mode == "shadow",
-        sources=_sources(spec, written, providers),
+        sources=sources_of(spec, written, providers),
         let=compiler.let,
         paths_as=PathRules(**spec.paths_as.model_dump()),
         protected=trusted | frozenset(map(twin, names)),
@@ -90,8 +87,8 @@ def guardrail_rules(document: models.Guardrail, written: Written, encode: Encode
 def _check_ids(rules: Iterable[models.Rule | models.GuardrailRule], written: Written) -> None:
     seen: set[str] = set()
     for index, rule in enumerate(rules):
-        if rule.id in seen:
-            written.problem((*_SPEC, "rules", index, "id"), f"`id`: another rule is called `{rule.id}`")
+        if rule.id and rule.id in seen:
+            written.problem((*_SPEC, "rules", index, "id"), f"another rule is called `{rule.id}`")
         seen.add(rule.id)
 
 
@@ -109,10 +106,10 @@ def _rule(
     for place, kind in enumerate(rule.identity or ()):
         if kind not in kinds:
             compiler.written.problem(
-                (*loc, "identity", place), f"`identity`: the policy's own `identity` has no `{kind}`"
+                (*loc, "identity", place), f"the policy's own `identity` has no `{kind}`"
             )
     if rule.scopes and not kinds:
-        compiler.written.problem((*loc, "scopes"), "`scopes`: the policy has no `identity`", key=True)
+        compiler.written.problem((*loc, "scopes"), "the policy has no `identity`", key=True)
     parameters = _parameters(rule)
     plan: AllowPlan | DenyPlan
     if rule.allow is not None:
@@ -185,13 +182,13 @@ def _allow(
         if twin(name) in trusted:
             compiler.written.problem(
                 (*loc, "request_headers", "append", name),
-                f"`append`: `{name}` is trusted, and the client's own value would stay in it",
+                "this header is trusted, and the client's own value would stay in it",
                 "use `set`",
                 key=True,
             )
     for name in RESERVED & allow.metadata.keys():
         compiler.written.problem(
-            (*loc, "metadata", name), f"`metadata`: every decision has `{name}` already", key=True
+            (*loc, "metadata", name), "every decision has a value of this name", "take another name", key=True
         )
     changed = frozenset(map(twin, (*request.set, *request.append, *request.remove)))
     return AllowPlan(
@@ -264,39 +261,5 @@ def _redirect(text: str, loc: Loc, compiler: Compiler, parameters: frozenset[str
     template = compiler.template(text, loc, parameters)
     pattern = _REDIRECT_HEAD if template.constant is None else _REDIRECT
     if template.parts and not pattern.fullmatch(template.head):
-        compiler.written.problem(
-            loc, "`redirect`: expected https://HOST/... or /..., with holes behind the host only"
-        )
+        compiler.written.problem(loc, "expected https://HOST/... or /..., with holes behind the host only")
     return template
-
-
-def _sources(
-    spec: models.PolicySpec, written: Written, providers: Mapping[str, Provider | None]
-) -> tuple[Source, ...]:
-    sources: list[Source] = []
-    places: set[Place] = set()
-    for index, entry in enumerate(spec.identity):
-        loc: Loc = (*_SPEC, "identity", index)
-        if sources and sources[-1].provider is None:
-            written.problem(loc, "`identity`: nothing is tried after `anonymous`")
-        if entry.jwt is None:
-            sources.append(Source())
-            continue
-        if entry.jwt.provider not in providers:
-            written.problem((*loc, "jwt", "provider"), "`provider`: no `JwtProvider` has this name")
-            continue
-        provider = providers[entry.jwt.provider]
-        if provider is None:
-            continue
-        if provider.place in places:
-            written.problem(
-                loc, "`identity`: never reached, since an entry above takes its token from the same place"
-            )
-        places.add(provider.place)
-        audiences = frozenset(entry.jwt.audiences or ()) or provider.audiences
-        if not audiences:
-            written.problem(
-                (*loc, "jwt"), "`jwt`: neither it nor its provider names `audiences`, so no token could pass"
-            )
-        sources.append(Source(provider, audiences))
-    return tuple(sources)

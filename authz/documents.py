@@ -3,10 +3,14 @@
 Pure: reads only through the `Sources` that it is given.
 """
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import PurePath
-from typing import Any, Final, TypeVar
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from authz import compile, models  # noqa: A004 - the module's noun is what it does
 from authz.answers import Encode
@@ -15,10 +19,13 @@ from authz.config import KINDS, AuthzSection, PolicyEntry
 from authz.identity.jwt import Provider
 from authz.identity.models import JwtProvider
 from authz.identity.provider import provider
-from authz.policy import Policies, Policy
+from authz.identity.sources import Providers
+from authz.partial import readable
+from authz.policy import Policies
 from authz.written import Written
-from edgekeeper.config import Model, validated
+from edgekeeper.config import Model
 from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.mistakes import listed, problems_of
 from edgekeeper.sources import Sources
 from edgekeeper.yaml import Document, parse
 
@@ -30,15 +37,40 @@ MODELS: Final[Mapping[str, type[Model]]] = {
     "JwtProvider": JwtProvider,
 }
 
-M = TypeVar("M", bound=Model)
-
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A document of the right shape."""
+    """A document whose kind is known. `model` is what of it can be read, not all unless `whole`; None: too little."""
 
+    kind: str
     model: Any
     written: Written
+    whole: bool = True
+
+    @property
+    def name(self) -> str | None:
+        """The name as it is written, whatever else is wrong."""
+        metadata = self.written.document.value.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        return name if isinstance(name, str) else None
+
+    def hosts(self) -> Iterator[tuple[int, HostPattern]]:
+        """Yield the hosts that can be read, with their index; a guardrail's may be left to their default."""
+        spec = self.written.document.value.get("spec")
+        default = ["*"] if self.kind == "Guardrail" else []
+        hosts = spec.get("hosts", default) if isinstance(spec, dict) else []
+        for index, host in enumerate(hosts if isinstance(hosts, list) else ()):
+            pattern = _pattern(host)
+            # a policy for everything is a mistake of its own
+            if pattern is not None and (self.kind == "Guardrail" or not pattern.everything):
+                yield index, pattern
+
+
+def _pattern(host: Any) -> HostPattern | None:
+    try:
+        return HostPattern.parse(host) if isinstance(host, str) else None
+    except ValueError:
+        return None
 
 
 def load(section: AuthzSection, sources: Sources, encode: Encode) -> Policies:
@@ -47,63 +79,121 @@ def load(section: AuthzSection, sources: Sources, encode: Encode) -> Policies:
     Raises:
         ConfigError: Operator error: everything that is wrong with any of the documents.
     """
-    problems: list[Problem] = []
-    read = list(_documents(section.policies, sources, problems))
-    problems += _names_twice(read)
-    providers = _providers(_of(read, JwtProvider), sources, problems)
+    reading = _Reading(sources)
+    contents = [reading.entry(entry, f"policies[{index}]") for index, entry in enumerate(section.policies)]
+    read = reading.documents
+    _check_names(read)
+    _check_hosts(read)
+    providers = _providers(read, sources, complete=reading.complete)
     policies = [
-        (compile.policy(each.model, each.written, providers, encode), each)
-        for each in _of(read, models.Policy)
+        (compile.policy(each.model, each.written, providers, encode), each) for each in _of(read, "Policy")
     ]
     rails = [
-        (compile.guardrail_rules(each.model, each.written, encode), each)
-        for each in _of(read, models.Guardrail)
+        (compile.guardrail_rules(each.model, each.written, encode), each) for each in _of(read, "Guardrail")
     ]
-    for each in read:
-        problems += each.written.problems
-    problems += _hosts_twice([each for _, each in policies])
+    problems = [*reading.problems, *(problem for each in read for problem in each.written.problems)]
     if problems:
         raise ConfigError(problems)
     return Policies.of(
-        sources.record().digest(),
-        [(policy, _hosts(each)) for policy, each in _serving(policies)],
-        [(host, rules) for rules, each in rails for host in _hosts(each)],
+        sources.record().digest(_settings(section, contents)),
+        [(policy, _patterns(each)) for policy, each in policies if each.model.spec.mode != "off"],
+        [(host, rules) for rules, each in rails for host in _patterns(each)],
         cannot_decide_is_error=section.cannot_decide == "error",
     )
 
 
-def _serving(policies: Iterable[tuple[Policy, _Read]]) -> Iterator[tuple[Policy, _Read]]:
-    return ((policy, each) for policy, each in policies if each.model.spec.mode != "off")
+def _settings(section: AuthzSection, contents: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Return what decides besides the files, and in which order they are read: guardrails keep to it."""
+    entries = [
+        {"owner": entry.owner, "hosts": entry.hosts, "kinds": entry.kinds, "contents": digests}
+        for entry, digests in zip(section.policies, contents, strict=True)
+    ]
+    return {"cannot_decide": section.cannot_decide, "policies": entries}
 
 
-def _of(read: Iterable[_Read], model: type[Model]) -> list[_Read]:
-    return [each for each in read if isinstance(each.model, model)]
+def _of(read: Iterable[_Read], kind: str) -> list[_Read]:
+    return [each for each in read if each.kind == kind and each.model is not None]
 
 
-def _hosts(read: _Read) -> list[HostPattern]:
-    return [HostPattern.parse(host) for host in read.model.spec.hosts]
+def _patterns(read: _Read) -> list[HostPattern]:
+    return [pattern for _, pattern in read.hosts()]
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _documents(entries: Sequence[PolicyEntry], sources: Sources, problems: list[Problem]) -> Iterator[_Read]:
-    """Yield the documents that are in order so far; what is wrong with the others goes to `problems`."""
-    seen: dict[str, int] = {}
-    for index, entry in enumerate(entries):
+class _Reading:
+    """What is read, entry by entry: documents, and what is wrong with files that none could be made of.
+
+    `complete`: kind and name of every document are known.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._seen: dict[str, str] = {}
+        self._found = 0
+        self.documents: list[_Read] = []
+        self.problems: list[Problem] = []
+        self.complete = True
+
+    def entry(self, entry: PolicyEntry, name: str) -> list[str]:
+        """Read the documents of one entry; return the digests of its files, in their order."""
         try:
-            files = [file for file in sources.yaml_files(entry.path) if not _is_test(file)]
+            files = [file for file in self._sources.yaml_files(entry.path) if not _is_test(file)]
         except ConfigError as error:
-            problems += error.problems
-            continue
+            self._unread(error)
+            return []
+        digests, before = [], self._found
         for file in files:
-            if file in seen:
-                problems.append(
-                    Problem(file, 0, 0, f"read twice, by `policies[{seen[file]}]` and `policies[{index}]`")
-                )
+            if file in self._seen:
+                self.problems.append(Problem(file, 0, 0, f"read twice, by `{self._seen[file]}` and `{name}`"))
+                self._found += 1
                 continue
-            seen[file] = index
-            yield from _of_file(file, entry, sources, problems)
+            self._seen[file] = name
+            try:
+                digests.append(self._file(file, entry))
+            except ConfigError as error:
+                self._unread(error)
+        if self._found == before:
+            hint = "they stand in files that end in `.yaml` or `.yml`; without any, every request is denied"
+            self.problems.append(Problem(entry.path, 0, 0, f"`{name}`: there is no document here", hint))
+        return digests
+
+    def _file(self, file: str, entry: PolicyEntry) -> str:
+        """Read the documents of one file; return its digest."""
+        content = self._sources.read(file)
+        for document in parse(content, file):
+            if document.value is not None:
+                self._found += 1
+                self._document(document, content.decode(), entry)
+        return sha256(content).hexdigest()
+
+    def _unread(self, error: ConfigError) -> None:
+        self.problems += error.problems
+        self.complete = False
+        self._found += 1
+
+    def _document(self, document: Document, text: str, entry: PolicyEntry) -> None:
+        kind = self._kind(document)
+        if kind is None:
+            self.complete = False
+            return
+        read = _read(kind, document, text)
+        _check_bounds(read, entry)
+        self.documents.append(read)
+        self.complete &= read.name is not None
+
+    def _kind(self, document: Document) -> str | None:
+        """Return the document's kind, or the one that was probably meant; None: it cannot be told."""
+        at_all = isinstance(document.value, dict) and "kind" in document.value
+        kind = document.value["kind"] if at_all else None
+        if isinstance(kind, str) and kind in MODELS:
+            return kind
+        near = difflib.get_close_matches(kind, KINDS, n=1) if isinstance(kind, str) else []
+        message = "`kind`: expected one of " if at_all else "a document has a `kind`, one of "
+        hint = f"did you mean `{near[0]}`?" if near else ""
+        self.problems.append(document.problem(("kind",), message + listed(KINDS), hint))
+        return near[0] if near else None
 
 
 def _is_test(file: str) -> bool:
@@ -111,98 +201,81 @@ def _is_test(file: str) -> bool:
     return PurePath(file).stem.endswith("_test")
 
 
-def _of_file(file: str, entry: PolicyEntry, sources: Sources, problems: list[Problem]) -> Iterator[_Read]:
+def _read(kind: str, document: Document, text: str) -> _Read:
+    """Return the document, and all that is wrong with its shape."""
+    written, base = Written(document, text), PurePath(document.file).parent
+    value = document.value | {"kind": kind}
     try:
-        content = sources.read(file)
-        documents = parse(content, file)
-    except ConfigError as error:
-        problems += error.problems
-        return
-    for document in documents:
-        if document.value is None:
-            continue
-        try:
-            written = Written(document, content.decode())
-            model = _model(document)
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        outside = list(_outside(model, document, entry))
-        problems += outside
-        if not outside:
-            yield _Read(model, written)
+        return _Read(kind, MODELS[kind].model_validate(value, context={"base": base}), written)
+    except ValidationError as error:
+        written.problems += problems_of(error, MODELS[kind], document)
+        wrong = [details["loc"] for details in error.errors(include_url=False)]
+    model, written.assumed = readable(MODELS[kind], value, wrong, base)
+    return _Read(kind, model, written, whole=False)
 
 
-def _model(document: Document) -> Any:
-    kind = document.value.get("kind") if isinstance(document.value, dict) else None
-    if not isinstance(kind, str) or kind not in MODELS:
-        at_all = isinstance(document.value, dict) and "kind" in document.value
-        message = "`kind`: expected one of " if at_all else "a document has a `kind`, one of "
-        raise ConfigError([document.problem(("kind",), message + ", ".join(f"`{each}`" for each in KINDS))])
-    return validated(MODELS[kind], document, base=PurePath(document.file).parent)
-
-
-def _outside(model: Any, document: Document, entry: PolicyEntry) -> Iterator[Problem]:
-    """Yield where the document is outside of what its entry allows."""
-    if model.kind not in entry.kinds:
-        allowed = ", ".join(f"`{kind}`" for kind in entry.kinds) or "nothing"
-        yield document.problem(
-            ("kind",), f"`kind`: a {model.kind} may not stand here; `{entry.path}` may hold {allowed}"
-        )
-    if entry.owner and model.metadata.owner not in {"", entry.owner}:
-        yield document.problem(("metadata", "owner"), f"`owner`: documents here belong to `{entry.owner}`")
+def _check_bounds(read: _Read, entry: PolicyEntry) -> None:
+    """Find where the document is outside of what its entry allows."""
+    written = read.written
+    if read.kind not in entry.kinds:
+        allowed = listed(entry.kinds) or "nothing"
+        written.problem(("kind",), f"a {read.kind} may not stand here; `{entry.path}` may hold {allowed}")
+    metadata = written.document.value.get("metadata")
+    owner = metadata.get("owner", "") if isinstance(metadata, dict) else ""
+    if entry.owner and isinstance(owner, str) and owner not in {"", entry.owner}:
+        written.problem(("metadata", "owner"), f"documents here belong to `{entry.owner}`")
     bounds = [HostPattern.parse(host) for host in entry.hosts]
-    for index, host in enumerate(getattr(model.spec, "hosts", ())):
-        pattern = HostPattern.parse(host)
-        if not any(bound.covers(pattern) for bound in bounds):
-            # a guardrail's hosts may be left to their default
-            yield document.problem(
-                ("spec", "hosts", index), f"`hosts`: `{host}` is outside of what `{entry.path}` may speak for"
+    for index, host in read.hosts():
+        if not any(bound.covers(host) for bound in bounds):
+            written.problem(
+                ("spec", "hosts", index), f"`{host}` is outside of what `{entry.path}` may speak for"
             )
 
 
 # -- what several documents must agree on -----------------------------------------------------------------------------
 
 
-def _names_twice(read: Iterable[_Read]) -> Iterator[Problem]:
+def _check_names(read: Iterable[_Read]) -> None:
     first: dict[tuple[str, str], Document] = {}
     for each in read:
-        name, document = each.model.metadata.name, each.written.document
-        other = first.setdefault((each.model.kind, name), document)
+        document = each.written.document
+        if each.name is None:
+            continue
+        other = first.setdefault((each.kind, each.name), document)
         if other is not document:
-            line, _ = other.place(("metadata", "name"))
-            yield document.problem(
-                ("metadata", "name"),
-                f"`name`: another {each.model.kind} is called `{name}`: {other.file}:{line}",
+            where = f"{other.file}:{other.place(('metadata', 'name'))[0]}"
+            each.written.problem(
+                ("metadata", "name"), f"another {each.kind} is called `{each.name}`: {where}"
             )
 
 
-def _hosts_twice(policies: Iterable[_Read]) -> Iterator[Problem]:
-    first: dict[HostPattern, Document] = {}
-    for each in policies:
-        document = each.written.document
-        for index, host in enumerate(_hosts(each)):
-            if host in first:
-                other = first[host]
-                yield document.problem(
-                    ("spec", "hosts", index), f"`hosts`: `{host}` has a policy already, in {other.file}"
-                )
-            first.setdefault(host, document)
-
-
-def _providers(
-    read: Iterable[_Read], sources: Sources, problems: list[Problem]
-) -> Mapping[str, Provider | None]:
-    providers: dict[str, Provider | None] = {}
+def _check_hosts(read: Iterable[_Read]) -> None:
+    first: dict[HostPattern, str] = {}
     for each in read:
-        key_file: bytes | None = None
-        file = each.model.spec.keys.file
-        try:
-            key_file = sources.read(file) if file is not None else None
-        except ConfigError as error:
-            message = error.problems[0].message
-            problems.append(each.written.document.problem(("spec", "keys", "file"), f"`file`: {message}"))
-            providers[each.model.metadata.name] = None
-            continue
-        providers[each.model.metadata.name] = provider(each.model, each.written, key_file)
-    return providers
+        for index, host in each.hosts() if each.kind == "Policy" else ():
+            document = each.written.document
+            if host in first:
+                each.written.problem(
+                    ("spec", "hosts", index), f"`{host}` has a policy already, in {first[host]}"
+                )
+            first.setdefault(host, document.file)
+
+
+def _providers(read: Iterable[_Read], sources: Sources, *, complete: bool) -> Providers:
+    found: dict[str, Provider | None] = {}
+    for each in read:
+        if each.kind == "JwtProvider" and each.name is not None:
+            found[each.name] = _provider(each, sources) if each.model is not None else None
+    return Providers(found, complete)
+
+
+def _provider(read: _Read, sources: Sources) -> Provider | None:
+    """Return the provider; None: its key file cannot be read, or its shape is wrong."""
+    file = read.model.spec.keys.file
+    try:
+        key_file = sources.read(file) if file is not None else None
+    except ConfigError as error:
+        read.written.problem(("spec", "keys", "file"), error.problems[0].message)
+        return None
+    found = provider(read.model, read.written, key_file)
+    return found if read.whole else None

@@ -17,7 +17,7 @@ from authz.identity.cache import TokenCache
 from authz.policy import Policies, Policy, Row, Rule, first_failed
 from edgekeeper.cel import EvaluationError
 
-__all__ = ["Trace", "decide"]
+__all__ = ["Trace", "decide", "policy_of"]
 
 Trace = Callable[[str, str, str], None]
 """Gets document, rule and the first clause that failed (empty: it matched) of each rule that is looked at."""
@@ -79,13 +79,13 @@ def _addressed(policies: Policies, request: Attributes) -> tuple[Policy | None, 
         host, port = host_of(request.host)
     except NotCanonical as error:
         raise _Refused("request.bad_host", detail=str(error)) from None
-    policy = _policy(policies, request, host)
+    policy = policy_of(policies, request, host)
     if policy is not None and _strips_trusted(request, policy):
         raise _Refused("request.not_http", policy, "`connection` names a trusted header, or too many")
     return policy, host, port
 
 
-def _policy(policies: Policies, request: Attributes, host: str) -> Policy | None:
+def policy_of(policies: Policies, request: Attributes, host: str) -> Policy | None:
     """Return the policy that the route names (trusted: it comes from Envoy's configuration), else that of the host."""
     name = request.context_extensions.get("policy")
     return policies.by_name.get(name) if name is not None else policies.hosts.nearest(host)

@@ -6,9 +6,9 @@ from typing import Any
 
 from authz.answers import Allowed
 from authz.attributes import Attributes
-from authz.canonical import NotCanonical, host_of, segments_of
+from authz.canonical import STRICT, host_of, segments_of
 from authz.decision import Decision
-from authz.evaluate import decide
+from authz.evaluate import decide, policy_of
 from authz.identity.cache import TokenCache
 from authz.policy import Policies, Policy, Row, Rule
 from authz.table import PathTable
@@ -29,10 +29,18 @@ class RuleNote:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A decision with what each rule said, guardrails first, all in written order."""
+    """A decision with what each rule said, guardrails first, all in written order.
+
+    There are no notes when the request was refused before any rule was looked at.
+    """
 
     decision: Decision
     rules: tuple[RuleNote, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether the request was refused before any rule was looked at."""
+        return _refused(self.decision)
 
     def plain(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -43,6 +51,7 @@ class Explanation:
             "rule": decision.rule,
             "reason": decision.reason,
             "detail": decision.detail,
+            "refused_before_rules": self.refused,
             "identity": {"kind": decision.kind, "subject": decision.subject, "tenant": decision.tenant},
             "answer": _answer(decision),
             "metadata": dict(decision.metadata),
@@ -59,6 +68,11 @@ class Explanation:
                 for n in self.rules
             ],
         }
+
+
+def _refused(decision: Decision) -> bool:
+    # a rule's own reason may look the same
+    return not decision.rule and decision.reason.startswith("request.")
 
 
 def _answer(decision: Decision) -> dict[str, Any]:
@@ -87,17 +101,14 @@ def explain(policies: Policies, request: Attributes, now_us: int) -> Explanation
     decision = decide(
         policies, request, cache=TokenCache(), now_us=now_us, decision_id="explain", trace=trace
     )
-    return Explanation(decision, tuple(_notes(policies, request, said)))
+    notes = () if _refused(decision) else tuple(_notes(policies, request, said))
+    return Explanation(decision, notes)
 
 
 def _notes(policies: Policies, request: Attributes, said: dict[tuple[str, str], str]) -> Iterator[RuleNote]:
-    try:
-        host = host_of(request.host)[0]
-    except NotCanonical:
-        return
-    policy = policies.by_name.get(request.context_extensions.get("policy", "")) or policies.hosts.nearest(
-        host
-    )
+    """Yield what became of the rules of the request's host, or of the policy that its route names."""
+    host = host_of(request.host)[0]
+    policy = policy_of(policies, request, host)
     tables: list[tuple[PathTable[Row], tuple[Rule, ...]]] = [
         (each.table, each.rules) for each in policies.guardrails.all(host)
     ]
@@ -106,18 +117,16 @@ def _notes(policies: Policies, request: Attributes, said: dict[tuple[str, str], 
     for table, rules in tables:
         fitting = _fitting(table, request, policy)
         for rule in rules:
-            unasked = "not reached" if (rule.owner, rule.id) in fitting else "paths"
+            unasked = "not reached" if rule.id in fitting.get(rule.owner, ()) else "paths"
             outcome = said.get((rule.owner, rule.id), unasked)
             yield RuleNote(rule.owner, rule.id, rule.effect, "shadow" if rule.shadow else "enforce", outcome)
 
 
-def _fitting(table: PathTable[Row], request: Attributes, policy: Policy | None) -> set[tuple[str, str]]:
-    try:
-        kept, _ = (
-            segments_of(request.target, policy.paths_as)
-            if policy is not None
-            else segments_of(request.target)
-        )
-    except NotCanonical:
-        return set()
-    return {(row.rule.owner, row.rule.id) for row in table.candidates(kept)}
+def _fitting(table: PathTable[Row], request: Attributes, policy: Policy | None) -> dict[str, set[str]]:
+    """Return the ids of the rules whose paths fit, by document."""
+    found: dict[str, set[str]] = {}
+    rules = policy.paths_as if policy is not None else STRICT
+    for segments in set(segments_of(request.target, rules)) if request.target else {()}:
+        for row in table.candidates(segments):
+            found.setdefault(row.rule.owner, set()).add(row.rule.id)
+    return found

@@ -5,9 +5,11 @@ Pure: no I/O, no clock.
 
 import ipaddress
 import re
-from typing import Annotated, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from authz.canonical import HostPattern, PathPattern, twin
 from edgekeeper.config import Model
@@ -24,6 +26,7 @@ __all__ = [
     "Reason",
     "RequestHeader",
     "ResponseHeader",
+    "Scheme",
     "Status",
     "Variable",
 ]
@@ -101,6 +104,27 @@ def _path(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class _Spelled:
+    """Texts that `pattern` matches; `sentence` says to people what such a text looks like."""
+
+    pattern: str
+    sentence: str
+
+    def _checked(self, text: str) -> str:
+        if not re.fullmatch(self.pattern, text):
+            raise ValueError(self.sentence)
+        return text
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"pattern": f"^{self.pattern}$"}
+
+
 HeaderName = Annotated[str, AfterValidator(_header)]
 RequestHeader = Annotated[str, AfterValidator(_request_settable)]
 ResponseHeader = Annotated[str, AfterValidator(_settable)]
@@ -109,10 +133,31 @@ Cidr = Annotated[str, AfterValidator(_cidr)]
 Host = Annotated[str, AfterValidator(_host)]
 AnyHost = Annotated[str, AfterValidator(_any_host)]
 Path = Annotated[str, AfterValidator(_path)]
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,99}$")]
-Variable = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-Method = Annotated[str, Field(pattern=r"^[A-Z][A-Z-]{0,31}$")]
+Id = Annotated[
+    str,
+    _Spelled(
+        "[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+        "a name has letters, digits, `.`, `_` and `-`, begins with a letter or a digit, and has at most 100 characters",
+    ),
+]
+Reason = Annotated[
+    str,
+    _Spelled(
+        "[a-z][a-z0-9_.-]{0,99}",
+        "a reason has lower-case letters, digits, `_`, `.` and `-`, begins with a letter, and has at most 100 characters",
+    ),
+]
+Variable = Annotated[
+    str,
+    _Spelled(
+        "[a-z][a-z0-9_]{0,63}",
+        "a name has lower-case letters, digits and `_`, begins with a letter, and has at most 64 characters",
+    ),
+]
+Method = Annotated[str, _Spelled("[A-Z][A-Z-]{0,31}", "a method is written in capital letters, such as GET")]
+Scheme = Annotated[
+    str, _Spelled("[A-Za-z0-9-]{0,32}", "a scheme has letters, digits and `-`, at most 32, such as Bearer")
+]
 
 
 class Metadata(Model):

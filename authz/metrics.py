@@ -1,4 +1,4 @@
-"""What is counted: one decision is one `observe`."""
+"""What is counted: one decision is one `observe`. Edge."""
 
 from authz.decision import Decision
 from edgekeeper.telemetry import Registry

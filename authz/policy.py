@@ -143,7 +143,7 @@ class Guardrail:
 
 @dataclass(frozen=True)
 class Policies:
-    """One generation: every policy and guardrail. `generation` is the digest of the files."""
+    """One generation: every policy and guardrail. `generation` names it: the digest of all that decides."""
 
     generation: str
     by_name: Mapping[str, Policy]

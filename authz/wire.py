@@ -197,7 +197,7 @@ def _header(
 
 
 def _metadata(decision: Decision) -> struct_pb2.Struct:
-    """Return the dynamic metadata (docs: "Dynamic metadata") of this decision alone; a rule's names are never ours."""
+    """Return the dynamic metadata (docs/authz.md, "Dynamic metadata") of this decision alone; a rule's names are never ours."""
     struct = struct_pb2.Struct()
     fields = struct.fields
     fields["decision_id"].string_value = decision.decision_id

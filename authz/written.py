@@ -26,10 +26,12 @@ class Written:
     document: Document
     text: str
     problems: list[Problem] = field(default_factory=list)
+    assumed: frozenset[str] = frozenset()
+    """The names of what was meant as a `let` and is wrong already: to use them is no further mistake."""
 
     def problem(self, loc: Loc, message: str, hint: str = "", *, key: bool = False) -> None:
-        """Add a problem at the value (or key) at `loc`."""
-        self.problems.append(self.document.problem(loc, message, hint, key=key))
+        """Add a problem of the value (or key) at `loc`; the message begins with the field's name."""
+        self.problems.append(self.document.problem(loc, f"`{field_name(loc)}`: {message}", hint, key=key))
 
     def at(self, loc: Loc, error: ExpressionError | TemplateError) -> None:
         """Add the mistakes of an expression or a template that stands at `loc`."""
@@ -52,29 +54,30 @@ class Compiler:
     def __init__(self, written: Written, encode: Encode, *, identifies: bool) -> None:
         self.written, self.encode = written, encode
         self.let: dict[str, Expression] = {}
-        self._names = NAMES | (IDENTITY_NAMES if identifies else {})
+        self._names = dict.fromkeys(written.assumed, "dyn") | NAMES | (IDENTITY_NAMES if identifies else {})
         self._environments: dict[tuple[frozenset[str], bool], Environment] = {}
 
     def add_let(self, name: str, source: str) -> None:
         """Check one `let`; later expressions may use its name."""
         loc = ("spec", "let", name)
         if name in {known.partition(".")[0] for known in self._names} | {"path", "decision", "in_set"}:
-            self.written.problem(loc, f"`{name}` has a meaning already", key=True)
+            self.written.problem(loc, "this name has a meaning already", key=True)
             return
+        expression = self._expression(source, loc)
+        type_ = _declared(expression.type) if expression is not None else "dyn"
+        if expression is not None and type_ is None:
+            self.written.problem(loc, f"a name cannot stand for a {expression.type.lower()}")
+        if expression is not None:
+            self.let[name] = expression
+        self._names[name] = type_ or "dyn"
+        self._environments.clear()
+
+    def _expression(self, source: str, loc: Loc) -> Expression | None:
         try:
-            expression = self._environment(frozenset(), holes=False).compile(source)
+            return self._environment(frozenset(), holes=False).compile(source)
         except ExpressionError as error:
             self.written.at(loc, error)
-            return
-        type_ = _declared(expression.type)
-        if type_ is None:
-            self.written.problem(
-                loc, f"`{field_name(loc)}`: a name cannot stand for a {expression.type.lower()}"
-            )
-            return
-        self.let[name] = expression
-        self._names[name] = type_
-        self._environments.clear()
+            return None
 
     def condition(self, source: str | None, loc: Loc, parameters: frozenset[str]) -> Expression | None:
         """Return the checked condition; None: there is none, or a problem was added."""
@@ -98,12 +101,12 @@ class Compiler:
         """Return the checked template of a header's value."""
         template = self.template(text, loc, parameters)
         if any(isinstance(part, str) and _CONTROL.search(part) for part in template.parts):
-            self.written.problem(loc, f"`{field_name(loc)}`: a header's value has no control characters")
+            self.written.problem(loc, "a header's value has no control characters")
         constant = template.constant or ""
         if constant != constant.strip(" "):
-            self.written.problem(loc, f"`{field_name(loc)}`: a header's value has no spaces at its ends")
+            self.written.problem(loc, "a header's value has no spaces at its ends")
         if len(constant.encode()) > MAX_VALUE_BYTES:
-            self.written.problem(loc, f"`{field_name(loc)}`: longer than {MAX_VALUE_BYTES} bytes")
+            self.written.problem(loc, f"longer than {MAX_VALUE_BYTES} bytes")
         return template
 
     def _environment(self, parameters: frozenset[str], *, holes: bool) -> Environment:

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from authz.fields import HeaderName, Metadata
+from authz.fields import HeaderName, Metadata, Scheme
 from edgekeeper.config import Duration, Many, Model, Place, exactly_one
 
 __all__ = ["Algorithm", "ClaimNames", "From", "InlineKeys", "JwtProvider", "JwtProviderSpec", "Keys"]
@@ -56,7 +56,7 @@ class From(Model):
     header: HeaderName | None = None
     """The name of a header."""
 
-    prefix: str | None = Field(default=None, pattern=r"^[A-Za-z0-9-]{0,32}$")
+    prefix: Scheme | None = None
     """The scheme before the token, in any case, then one space. Only with `header`. Default none."""
 
     cookie: str | None = Field(default=None, min_length=1)

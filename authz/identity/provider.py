@@ -24,9 +24,9 @@ def provider(document: models.JwtProvider, written: Written, key_file: bytes | N
     keys, refused = key_set(jwks, spec.algorithms)
     for index, message in refused:
         if loc:
-            written.problem((*loc, index), f"`keys[{index}]`: {message}")
+            written.problem((*loc, index), message)
         else:
-            written.problem(("spec", "keys", "file"), f"`file`: key {index} of the set: {message}")
+            written.problem(("spec", "keys", "file"), f"key {index} of the set: {message}")
     place = spec.from_
     return Provider(
         name=document.metadata.name,
@@ -52,8 +52,6 @@ def _keys_of_file(content: bytes, written: Written) -> tuple[Any, ...]:
         value = None
     keys = value.get("keys") if isinstance(value, dict) else None
     if not isinstance(keys, list) or len(keys) > 100:
-        written.problem(
-            ("spec", "keys", "file"), "`file`: expected a JSON object with a list `keys` of at most 100"
-        )
+        written.problem(("spec", "keys", "file"), "expected a JSON object with a list `keys` of at most 100")
         return ()
     return tuple(keys)

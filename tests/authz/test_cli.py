@@ -5,7 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from authz.attributes import Attributes
 from authz.cli import commands
+from authz.explain import explain
 
 POLICY = """
 apiVersion: edgekeeper/v1
@@ -50,7 +52,7 @@ def test_check_prints_every_problem_and_exits_1(run):
     assert 1 == result.exit_code
     assert "p.yaml:14:9: `spec.mode`: expected one of `enforce`, `shadow` or `off`" in result.stderr
     problems = json.loads(run("check", "--format", "json").stdout)["problems"]
-    assert [(14, 9)] == [(problem["line"], problem["column"]) for problem in problems]
+    assert [(12, 68), (14, 9)] == [(problem["line"], problem["column"]) for problem in problems]
 
 
 def test_check_without_a_configuration_exits_2(run, tmp_path):
@@ -103,6 +105,45 @@ def test_explain_of_a_denial_exits_1_and_shows_the_answer(run):
         assert (1, reason) == (explained(run, "GET", url)[0], explained(run, "GET", url)[1]["reason"])
 
 
+@pytest.mark.parametrize("url", ["https://a.example/a;b", "https://a,b/"])
+def test_explain_says_that_a_request_was_refused_before_any_rule(run, url):
+    _, said = explained(run, "GET", url)
+    assert (True, []) == (said["refused_before_rules"], said["rules"])
+    text = run("explain", "GET", url).stdout
+    assert "  refused before any rule was looked at\n" in text
+    assert "  rule " not in text
+
+
+def test_explain_knows_a_rules_own_reason_from_a_refusal(run):
+    run.policy.write_text(POLICY.replace("methods: [POST], deny: {}", "deny: {reason: request.bad_host}"))
+    _, said = explained(run, "GET", "https://a.example/a/7")
+    assert (False, "request.bad_host", "matched") == (
+        said["refused_before_rules"],
+        said["reason"],
+        said["rules"][0]["outcome"],
+    )
+
+
+def test_explain_of_a_policy_that_does_not_exist_lists_no_rules_of_another(policy):
+    policies = policy("rules: [{id: all, allow: {}}]")
+    request = Attributes("GET", "/", "a.example", context_extensions={"policy": "other"})
+    explanation = explain(policies, request, 0)
+    assert ("no_policy", ()) == (explanation.decision.reason, explanation.rules)
+    request = Attributes("GET", "/", "b.example", context_extensions={"policy": "api"})
+    assert ["matched"] == [note.outcome for note in explain(policies, request, 0).rules]
+
+
+def test_explain_of_a_connect_tells_which_rules_it_reaches(policy):
+    policies = policy("rules: [{id: a, paths: [/a], allow: {}}, {id: b, allow: {}}]")
+    explanation = explain(policies, Attributes("CONNECT", "", "a.example"), 0)
+    assert ["paths", "not reached"] == [note.outcome for note in explanation.rules]
+
+
+def test_the_help_shows_an_example_at_every_level():
+    for arguments in ([], ["check"], ["explain"]):
+        assert "Example:  edgekeeper authz " in CliRunner().invoke(commands, [*arguments, "-h"]).stdout
+
+
 def test_explain_speaks_to_people_too(run):
     text = run("explain", "GET", "https://a.example/a/7", "-H", "x-a: b").stdout
     assert text.splitlines()[:3] == [
@@ -117,7 +158,14 @@ def test_explain_speaks_to_people_too(run):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["GET"], ["GET", "a.example/"], ["GET", "ftp://a/"], ["GET", "https://a.example/", "-H", "x"]],
+    [
+        ["GET"],
+        ["GET", "a.example/"],
+        ["GET", "ftp://a/"],
+        ["GET", "https://a.example/", "-H", "x"],
+        ["GET", "https://a.example/", "--client-ip", "zzz"],
+        ["GET", "https://a.example/", "--client-ip", ""],
+    ],
 )
 def test_bad_usage_exits_2(run, arguments):
     assert 2 == run("explain", *arguments).exit_code

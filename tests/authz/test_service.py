@@ -109,7 +109,7 @@ async def test_an_error_in_a_policy_is_logged_by_name_and_without_values(policy,
 
 
 @pytest.mark.parametrize("where", ["authz.service.decide", "authz.wire.response", "authz.wire.attributes"])
-async def test_an_exception_anywhere_is_an_explicit_denial(policy, served, monkeypatch, where):
+async def test_an_exception_anywhere_is_an_explicit_denial(policy, served, monkeypatch, caplog, where):
     app, runtime, _ = served(policy(RULES))
 
     def fails(*_, **__):
@@ -124,9 +124,11 @@ async def test_an_exception_anywhere_is_an_explicit_denial(policy, served, monke
     )
     assert b"s3cret" not in answer.SerializeToString()
     assert {("", "", "deny", "policy.error"): 1} == samples(runtime, "edgekeeper_authz_decisions_total")
+    # what a client can cause has a kind, by which the shell keeps it to one a second
+    assert [("decision_failed", "RuntimeError")] == [(each.kind, each.error) for each in caplog.records]
 
 
-async def test_what_cannot_be_counted_is_answered_all_the_same(policy, served, monkeypatch):
+async def test_what_cannot_be_counted_is_answered_all_the_same(policy, served, monkeypatch, caplog):
     app, _, _ = served(policy(RULES))
 
     def fails(*_):
@@ -134,6 +136,7 @@ async def test_what_cannot_be_counted_is_answered_all_the_same(policy, served, m
 
     monkeypatch.setattr("authz.metrics.Metrics.observe", fails)
     assert 7 == (await ask(app, request("POST"))).status.code
+    assert [("not_counted", "RuntimeError")] == [(each.kind, each.error) for each in caplog.records]
 
 
 @pytest.mark.parametrize(
