@@ -9,7 +9,7 @@ import msgspec
 
 from accesslog.config import Sink
 from accesslog.redact import Found, Redactor, jwt_masked
-from edgekeeper.commands import config_option, format_option, loaded, report_problems
+from edgekeeper.commands import HELP, config_option, format_option, loaded, report_problems
 from edgekeeper.settings import Unreadable, find
 
 __all__ = ["commands"]
@@ -17,7 +17,11 @@ __all__ = ["commands"]
 _HEADER: Final = re.compile(r"([A-Za-z0-9_-]+): (.*)")
 
 
-@click.group(name="accesslog", epilog="Example: edgekeeper accesslog check --config edgekeeper.yaml")
+@click.group(
+    name="accesslog",
+    epilog="Example: edgekeeper accesslog check --config edgekeeper.yaml",
+    context_settings=HELP,
+)
 def commands() -> None:
     """The access-log sink: check its configuration, try its redaction."""
 

@@ -9,12 +9,12 @@ import click
 from authz.attributes import Attributes
 from authz.explain import Explanation, explain
 from authz.matchers import address_of
-from edgekeeper.commands import config_option, echo_json, exits, format_option, loaded
+from edgekeeper.commands import HELP, config_option, echo_json, exits, format_option, loaded
 
 __all__ = ["commands"]
 
 
-@click.group("authz", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("authz", context_settings=HELP)
 def commands() -> None:
     """External authorization: check policies and explain decisions.
 

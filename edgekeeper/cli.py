@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 
 import click
 
-from edgekeeper.commands import config_option, echo_json, exits, format_option, report_problems
+from edgekeeper.commands import HELP, config_option, echo_json, exits, format_option, report_problems
 from edgekeeper.config import Model
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.logs import configure
@@ -38,7 +38,7 @@ class _Edgekeeper(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Edgekeeper, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Edgekeeper, context_settings=HELP)
 def main() -> None:
     """Authorization, rate limits and access logs beside Envoy.
 

@@ -8,7 +8,7 @@ import contextlib
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 import msgspec
@@ -18,7 +18,10 @@ from edgekeeper.service import Service
 from edgekeeper.settings import load
 from edgekeeper.sources import DiskSources
 
-__all__ = ["config_option", "echo_json", "exits", "format_option", "loaded", "report_problems"]
+__all__ = ["HELP", "config_option", "echo_json", "exits", "format_option", "loaded", "report_problems"]
+
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+"""The `context_settings` of every group and of every command that stands alone."""
 
 config_option = click.option(
     "--config",

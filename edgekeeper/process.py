@@ -18,7 +18,7 @@ import click
 
 from edgekeeper.admin import Admin
 from edgekeeper.clock import SystemClock
-from edgekeeper.commands import config_option, exits
+from edgekeeper.commands import HELP, config_option, exits
 from edgekeeper.config import Address, address
 from edgekeeper.errors import OperatorError
 from edgekeeper.logs import configure
@@ -49,7 +49,7 @@ def main(service: Service) -> None:
     Example:  python -m {service.name} --config edgekeeper.yaml
     """
 
-    @click.command(service.name, help=about, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.command(service.name, help=about, context_settings=HELP)
     @config_option
     @click.option("--reflection", is_flag=True, help="Serve gRPC reflection, for grpcurl and the like.")
     @click.option(

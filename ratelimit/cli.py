@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from edgekeeper.commands import config_option, echo_json, format_option, loaded, report_problems
+from edgekeeper.commands import HELP, config_option, echo_json, format_option, loaded, report_problems
 from ratelimit.descriptor import Entries
 from ratelimit.domain import Domain, Step
 from ratelimit.generation import Limits
@@ -19,7 +19,7 @@ __all__ = ["commands"]
 @click.group(
     name="ratelimit",
     epilog="Example: edgekeeper ratelimit explain --domain edge --descriptor tenant=acme",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
 )
 def commands() -> None:
     """Limits: check the files, explain what a descriptor finds."""

@@ -193,7 +193,7 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
 @pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
 def test_the_help_of_every_command_shows_an_example(path: tuple[str, ...]):
     result = run(*path, "-h")
-    assert 0 == result.exit_code
+    assert (0, "") == (result.exit_code, result.stderr)
     assert "Example" in result.output
 
 
