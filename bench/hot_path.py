@@ -141,7 +141,12 @@ def machine() -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
-    return {"cpu": model, "system": platform.platform(), "commit": commit.stdout.strip(), **versions()}
+    return {
+        "cpu": model,
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": commit.stdout.strip(),
+        **versions(),
+    }
 
 
 def main() -> None:

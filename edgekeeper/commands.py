@@ -71,7 +71,7 @@ def exits(*, config_error: int = 1, format_: str = "text") -> Iterator[None]:
     except ConfigError as error:
         report_problems(error.problems, format_)
         sys.exit(config_error)
-    except (click.ClickException, click.Abort, click.exceptions.Exit):
+    except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise  # click says these itself
     except (EdgekeeperError, OSError) as error:
         _give_up(str(error))

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["CASES", "Case", "Expected"]
+__all__ = ["CASES", "HOST", "Case", "Expected"]
+
+
+HOST: Final = "orders.example.com"
+"""The host of a case that names no other."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Case:
     path: str
     expected: Expected
     method: str = "GET"
-    host: str = "orders.example.com"
+    host: str = HOST
     headers: tuple[tuple[str, str], ...] = ()
     caller: str | None = None
 

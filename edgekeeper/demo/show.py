@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from edgekeeper.demo.cases import CASES, Case
+from edgekeeper.demo.cases import CASES, HOST, Case
 from edgekeeper.demo.edge import Edge
 from edgekeeper.demo.http1 import Response
 
@@ -47,6 +47,7 @@ async def demo() -> bool:
         answers = [await _send(edge, number, case, tokens) for number, case in enumerate(CASES)]
         outcomes = [await _outcome(edge, number, *answer) for number, answer in enumerate(answers)]
     width = shutil.get_terminal_size((150, 40)).columns
+    click.echo(f"Each row is one request through Envoy, to {HOST} unless another host is shown.\n")
     click.echo(_table([outcome.cells for outcome in outcomes], max(width, 110)))
     wrong = [
         f"{case.title}: {text}"
@@ -123,8 +124,7 @@ async def _outcome(edge: Edge, number: int, case: Case, response: Response, reac
     ]
     cells = (
         "no" if wrong else "ok",
-        f"{case.title}\n{case.method} {case.host}{case.path}"
-        + "".join(f"\n{n}: {v}" for n, v in case.headers),
+        f"{case.title}\n{case.method} {_where(case)}" + "".join(f"\n{n}: {v}" for n, v in case.headers),
         str(response.status),
         _why(seen["decided"], _left(response)),
         "nothing"
@@ -133,6 +133,10 @@ async def _outcome(edge: Edge, number: int, case: Case, response: Response, reac
         _summary(record),
     )
     return Outcome(cells, tuple(wrong))
+
+
+def _where(case: Case) -> str:
+    return case.path if case.host == HOST else f"{case.host}{case.path}"
 
 
 def _agent(number: int) -> str:
@@ -193,7 +197,7 @@ def _row(cells: tuple[str, ...], widths: list[int]) -> str:
         [
             line
             for text in cell.split("\n")
-            for line in textwrap.wrap(text, width, subsequent_indent="  ") or [""]
+            for line in textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False) or [""]
         ]
         for cell, width in zip(cells, widths, strict=True)
     ]
