@@ -60,7 +60,13 @@ def _take_signals(stop: asyncio.Event, supervisor: "Supervisor") -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.signal, signal.SIGHUP)
+    reloading: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        reloading.add(task := loop.create_task(supervisor.reload()))
+        task.add_done_callback(reloading.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 class Supervisor:
@@ -100,6 +106,12 @@ class Supervisor:
     def pid(self, name: str) -> int | None:
         """Return the process id of the service, None while it has none."""
         return self._children[name].pid
+
+    async def reload(self) -> None:
+        """Let every process that answers read its files again; one that is starting reads them anyway."""
+        for name, report in (await self.reports()).items():
+            if report is not None:
+                self._children[name].signal(signal.SIGHUP)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process."""

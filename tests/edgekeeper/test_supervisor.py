@@ -3,10 +3,14 @@
 import asyncio
 import json
 import os
+import subprocess
 from pathlib import Path
 from signal import SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
+
+from edgekeeper.settings import load
+from edgekeeper.supervisor import Supervisor
 
 SERVE = ("-m", "edgekeeper", "serve", "--config")
 
@@ -143,3 +147,16 @@ async def test_an_admin_address_in_use_and_an_unknown_service_are_a_sentence_and
     assert f"edgekeeper: another process serves {toys.place}/admin.sock\n" == second.text
     assert f"{toys.config}: there is no section `toi`\n" == unknown.text
     assert b"toy" == await toys.greeting("toy")
+
+
+async def test_a_reload_does_not_end_a_process_that_is_starting(in_process, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(in_process.place))
+    settings = load(str(in_process.config))
+    async with Supervisor(settings, ["toy"], stderr=subprocess.DEVNULL) as supervisor:
+        while supervisor.pid("toy") is None:  # noqa: ASYNC110 - the other side is a process
+            await asyncio.sleep(0)
+        started = supervisor.pid("toy")
+        await supervisor.reload()
+        while (await supervisor.reports())["toy"] is None:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        assert started == supervisor.pid("toy")
