@@ -60,16 +60,12 @@ class Generations:
         Raises:
             ConfigError: Operator error: the files are bad and there is no last good generation.
         """
-        sources = DiskSources()
         try:
-            generation = self._build(sources)
+            generation = self._built()
         except ConfigError as error:
-            self._reject(error, sources)
             generation = self._last_good(error)
             self.from_last_good = True
             self._log.error("serving the last good generation", extra={"generation": generation.generation})
-        else:
-            self._accept(generation, sources)
         self.snapshot = Snapshot(generation)
         self._info(generation.generation).value = 1
         return self.snapshot
@@ -114,16 +110,24 @@ class Generations:
     def _rebuild(self, force: bool) -> Any:  # noqa: FBT001
         if not force and not self._changed():
             return None
+        try:
+            return self._built()
+        except ConfigError:
+            return None
+
+    def _built(self) -> Any:
+        """Return the generation of the files as they are now; what is wrong with them is told before it is raised."""
         sources = DiskSources()
         try:
             generation = self._build(sources)
         except ConfigError as error:
             self._reject(error, sources)
-            return None
-        except Exception as error:  # noqa: BLE001 - a bug must not end the watch: the next file may not meet it
+            raise
+        except Exception as error:  # noqa: BLE001 - a file that makes us fail is a bad file
             self._log.error("a build failed", exc_info=error)
-            self._reject(_bug(error), sources)
-            return None
+            problem = _bug(error)
+            self._reject(problem, sources)
+            raise problem from None
         self._accept(generation, sources)
         return generation
 
@@ -159,7 +163,7 @@ class Generations:
         try:
             record = msgspec.msgpack.decode(self._file.read_bytes(), type=Record)
             return self._build(RecordedSources(record))
-        except (OSError, msgspec.MsgspecError, ConfigError):
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, the files are what has to be mended
             raise error from None
 
 

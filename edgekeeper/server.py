@@ -206,6 +206,7 @@ def _metadata_of(context: Context) -> Callable[[], Mapping[str, str | bytes]]:
 async def _until_drained(requests: AsyncIterator[bytes], drain: Drain) -> AsyncIterator[bytes]:
     """Yield the messages of a stream; once draining, at most one more, waited for no longer than one flush."""
     leaving = asyncio.ensure_future(drain.wait())
+    message: asyncio.Future[bytes | None] = leaving.get_loop().create_future()
     try:
         while True:
             message = asyncio.ensure_future(anext(requests, None))
@@ -213,14 +214,14 @@ async def _until_drained(requests: AsyncIterator[bytes], drain: Drain) -> AsyncI
             if not message.done():
                 await asyncio.wait({message}, timeout=FLUSH_S)
             if not message.done():
-                message.cancel()
                 return
             if (content := message.result()) is None:
                 return
             yield content
             if drain.started:
                 return
-    finally:
+    finally:  # also when the call is cancelled: a read that nobody waits for would outlive it
+        message.cancel()
         leaving.cancel()
 
 
@@ -236,9 +237,8 @@ def _options(methods: Sequence[Method]) -> list[tuple[str, int]]:
         "grpc.server_handshake_timeout_ms": 5_000,
         "grpc.max_metadata_size": 32_768,
     }
-    if (
-        streams
-    ):  # a stalled reader costs the peer and us 64 KiB, not 4 MiB; a stream ends at a message, never by age
+    # a stalled reader costs the peer and us 64 KiB, not 4 MiB; a stream ends at a message, never by age
+    if streams:
         options |= {"grpc.http2.bdp_probe": 0, "grpc.http2.lookahead_bytes": 65_536}
     else:
         options |= {"grpc.max_connection_age_ms": 900_000, "grpc.max_connection_age_grace_ms": 30_000}

@@ -179,16 +179,17 @@ class _Child:
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)  # noqa: FBT003
         command = [sys.executable, "-P", "-m", self.name, *self._arguments, "--link", str(theirs.fileno())]
+        environment = {
+            "GRPC_VERBOSITY": "NONE",
+            **os.environ,
+        }  # grpc's own lines are not JSON; what matters we log
         self._process = await asyncio.create_subprocess_exec(
             *command,
             pass_fds=[theirs.fileno()],
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=self._stderr,
-            env={
-                "GRPC_VERBOSITY": "NONE",
-                **os.environ,
-            },  # its lines are not JSON; what matters we log ourselves
+            env=environment,
         )
         theirs.close()
         self._link = Link(*await asyncio.open_connection(sock=ours))

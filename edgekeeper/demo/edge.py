@@ -65,7 +65,7 @@ class Edge:
         return [json.loads(line) for line in self.records_file.read_bytes().splitlines()]
 
     async def record(self, *, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:
-        """Return the first record with these fields (`_` for `.` in the names), once it is written.
+        """Return the first record with these fields (`__` for `.` in the names), once it is written.
 
         Raises:
             DependencyError: Dependency error: there is none within `timeout_s` seconds.

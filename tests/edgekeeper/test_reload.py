@@ -284,6 +284,24 @@ async def test_a_bug_in_a_build_changes_nothing_and_the_next_file_is_built(edge:
     assert ("two",) == serving(generations)
 
 
+def test_a_start_with_a_file_that_makes_a_build_fail_serves_the_last_good_generation(edge: Edge):
+    good = edge.started().snapshot.current
+    edge.file.write_text("[bug]")
+    generations = edge.started()
+    assert good == generations.snapshot.current
+    detail = generations.component().detail
+    assert "(last good, from disk); the files are not accepted: edgekeeper: bug: ValueError" in detail
+
+
+def test_a_last_good_generation_that_cannot_be_built_leaves_the_problems_of_the_files(edge: Edge):
+    edge.started()
+    kept = edge.state / "last-good.msgpack"
+    kept.write_bytes(kept.read_bytes().replace(b"[one]", b"[bug]"))
+    edge.file.write_text("{}")
+    with pytest.raises(ConfigError, match="a list of words is needed"):
+        edge.started()
+
+
 async def test_the_watch_polls_for_as_long_as_it_runs(edge: Edge, monkeypatch):
     monkeypatch.setattr(reload, "POLL_S", 0)
     generations = edge.started()

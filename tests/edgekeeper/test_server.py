@@ -13,8 +13,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from edgekeeper.clock import SystemClock
 from edgekeeper.errors import Bug, ClientError, DependencyError, OperatorError, Overload
-from edgekeeper.rpc import Call, Method, StreamMethod, UnaryMethod
-from edgekeeper.server import Server, _options
+from edgekeeper.rpc import Call, Drain, Method, StreamMethod, UnaryMethod
+from edgekeeper.server import Server, _options, _until_drained
 from edgekeeper.telemetry import Registry, render
 
 SERVICE = "toy.Toy"
@@ -308,6 +308,24 @@ async def test_calls_are_timed_by_method_and_status(sockets: Path):
         text = render([({}, server.registry.snapshot())])
     labels = 'rpc_system_name="grpc",rpc_method="toy.Toy/Do",rpc_status_code="OK"'
     assert f"rpc_server_call_duration_seconds_count{{{labels}}} 1\n" in text
+
+
+async def test_a_cancelled_stream_leaves_no_read_behind():
+    reading, left = asyncio.Event(), asyncio.Event()
+
+    async def silent() -> AsyncIterator[bytes]:
+        try:
+            reading.set()
+            await asyncio.Event().wait()
+            yield b""
+        finally:
+            left.set()
+
+    handler = asyncio.ensure_future(collect(_until_drained(silent(), Drain()), Call()))
+    await reading.wait()
+    handler.cancel()
+    async with asyncio.timeout(5):
+        await left.wait()
 
 
 class LateContext:
