@@ -5,7 +5,7 @@ BIN := .venv/bin
 UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos --ignore tests/edgekeeper/test_process.py --ignore tests/edgekeeper/test_supervisor.py
 LINT := . protos/generate
 
-.PHONY: demo run test check bench format protos docs lock clean .venv/judge .venv/newest
+.PHONY: demo run test check bench soak format protos docs lock clean .venv/judge .venv/newest
 .DELETE_ON_ERROR:
 
 demo: .venv/demo  ## a real Envoy, the three services, and a table of what became of some requests
@@ -20,8 +20,11 @@ test: .venv/test .venv/judge .venv/newest  ## every test
 check: .venv/test .venv/judge  ## format, lint, types, house rules, unit tests
 	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q -n 2 $(UNIT)
 
-bench: .venv/test  ## what one request costs in our own code
-	@$(BIN)/python bench/hot_path.py
+bench: .venv/test  ## what one request, its metrics, and one line of a record cost in our own code
+	@$(BIN)/python bench/hot_path.py && $(BIN)/python bench/records.py && $(BIN)/python bench/telemetry.py
+
+soak: .venv/test  ## every fault and every soak at full size; the result is kept under bench/results/
+	@$(BIN)/python bench/soak.py
 
 format: .venv/test  ## as `make check` wants it
 	@$(BIN)/ruff format $(LINT) && $(BIN)/ruff check --fix $(LINT)

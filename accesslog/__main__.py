@@ -10,19 +10,21 @@ from accesslog.config import Sink as SinkModel
 from accesslog.generation import Recording, build
 from accesslog.service import AccessLog
 from accesslog.sinks import Sink
-from accesslog.sinks.file import FileSink
 from accesslog.sinks.stdout import StdoutSink
+from edgekeeper.records import Records
 from edgekeeper.service import Runtime, Service, Snapshot
 
 __all__ = ["SERVICE"]
 
 
-def _sink(model: SinkModel) -> Sink:
-    return FileSink(model.file.path) if model.file is not None else StdoutSink()
+def _sink(model: SinkModel, runtime: Runtime) -> Sink:
+    if model.file is None:
+        return StdoutSink()
+    return Records(model.file.path, rotate=model.file.rotate, clock=runtime.clock, log=runtime.log)
 
 
 def _application(section: AccesslogSection, runtime: Runtime, snapshot: Snapshot[Recording]) -> AccessLog:
-    sinks = {model.name: _sink(model) for model in section.sinks}
+    sinks = {model.name: _sink(model, runtime) for model in section.sinks}
     return AccessLog(sinks, runtime, snapshot, instance=secrets.token_hex(6))
 
 

@@ -6,10 +6,11 @@ then the newest are dropped and counted, so that the other sinks go on. Applicat
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from accesslog.sinks import Sink, SinkError
+from accesslog.sinks import Sink
+from edgekeeper.errors import WriteError
 
 __all__ = ["MAX_WAITING_BYTES", "Lane", "Ledger"]
 
@@ -73,6 +74,11 @@ class Lane:
         """How many bytes they are."""
         return self._bytes
 
+    @property
+    def events(self) -> Mapping[str, int]:
+        """What happened to the sink besides."""
+        return self._sink.events
+
     def start(self) -> None:
         """Begin to bring lines to the sink."""
         self._task = asyncio.create_task(self._run())
@@ -118,7 +124,7 @@ class Lane:
                 await self._wake.wait()
         try:
             await self._sink.flush()
-        except SinkError as error:
+        except WriteError as error:
             self._fail(error.reason)
 
     def _batch(self) -> list[bytes]:
@@ -135,7 +141,7 @@ class Lane:
         while True:
             try:
                 await self._sink.write(batch)
-            except SinkError as error:
+            except WriteError as error:
                 self._fail(error.reason)
                 if not self._closing:
                     await self._pause(RETRY_S)

@@ -5,9 +5,10 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgekeeper.config import Many, Model, Place, exactly_one
+from edgekeeper.rotation import Rotate
 from edgekeeper.service import Section
 
-__all__ = ["DEFAULT_NAMESPACES", "AccesslogSection", "FileSink", "Redact", "Sink", "StdoutSink"]
+__all__ = ["DEFAULT_NAMESPACES", "AccesslogSection", "FileSink", "Redact", "Rotate", "Sink", "StdoutSink"]
 
 DEFAULT_NAMESPACES: Final = ("envoy.filters.http.ext_authz", "envoy.filters.http.ratelimit")
 
@@ -17,15 +18,23 @@ Namespace = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class FileSink(Model):
-    """Appends to a file, mode 0640. A file that was renamed or removed (logrotate) is opened anew by itself."""
+    """Appends to a file, mode 0640; several workers may share it. One that was renamed, removed or cut (logrotate) is
+    noticed at the next write, on SIGHUP at once.
+    """
 
     path: Place
     """The file. Its directory is made (mode 0750) when it is missing. While the file cannot be written, 8 MiB of
     lines wait; what comes then is dropped and counted in `edgekeeper_accesslog_sink_dropped_total`."""
 
+    rotate: Rotate | None = Field(default_factory=Rotate)
+    """When the file is moved aside, and how many of these are KEPT. Default: at 256MiB and at midnight UTC, 7 of them,
+    zstd; null: never, which leaves it to logrotate."""
+
 
 class StdoutSink(Model):
-    """Writes to standard output. A reader that does not read stops the intake: Envoy keeps, then drops, entries."""
+    """Writes to standard output. A reader that does not read stops the intake: Envoy keeps, then drops, entries. Of
+    several workers, lines longer than 4 KiB can stand in one another; a file has no such limit.
+    """
 
 
 class Sink(Model):

@@ -51,17 +51,23 @@ class Metrics:
         self._up = gauge(f"{_PREFIX}sink_up", "1 if the newest write to the sink was good.", "sink")
 
     def follow(self, lanes: Sequence[Lane]) -> None:
-        """Show how much waits for each sink, as often as somebody looks."""
+        """Show how much waits for each sink, and what happened to it, as often as somebody looks."""
         waiting = self._registry.gauge(
             f"{_PREFIX}sink_waiting_bytes", "Bytes that wait for the sink.", "sink"
         )
+        happened = self._registry.counter(
+            f"{_PREFIX}sink_events_total", "What happened to the sink's file.", "sink", "event"
+        )
         series = [(lane, waiting(lane.name)) for lane in lanes]
+        events = {(lane, event): happened(lane.name, event) for lane in lanes for event in lane.events}
         for lane in lanes:
             self._up(lane.name).value = 1
 
         def refresh() -> None:
             for lane, gauge in series:
                 gauge.value = lane.waiting_bytes
+            for (lane, event), counter in events.items():
+                counter.value = lane.events[event]
 
         self._registry.before_snapshot(refresh)
 
@@ -95,7 +101,7 @@ class Metrics:
 
     def written(self, sink: str, lines: int) -> None:
         """Count lines that the sink took."""
-        self._written(sink).value += lines
+        self._written[sink].value += lines
 
     def dropped(self, sink: str, reason: str, lines: int) -> None:
         """Count lines that are lost to the sink."""

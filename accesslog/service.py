@@ -76,6 +76,7 @@ class AccessLog:
         self._metrics = Metrics(runtime.registry, runtime.log)
         self._lanes = [lane(name, sink, self._metrics) for name, sink in sinks.items()]
         self._metrics.follow(self._lanes)
+        runtime.reopeners.extend(sink.reopen for sink in sinks.values())
         self._pipeline: Pipeline[_Received] = Pipeline(self._rendered, self._lanes)
 
     @property

@@ -7,8 +7,11 @@ from typing import Final
 from authz import documents, wire
 from authz.cli import commands
 from authz.config import AuthzSection
-from authz.policy import Policies
+from authz.identity.jwt import Provider
+from authz.policy import Guardrail, Policies, Policy, Rule
 from authz.service import GRPC_SERVICE, Authorization
+from authz.table import Node
+from edgekeeper.cel import Environment, Expression
 from edgekeeper.config import Model
 from edgekeeper.service import Runtime, Service, Snapshot
 from edgekeeper.sources import Sources
@@ -49,6 +52,7 @@ SERVICE: Final = Service(
     application=application,
     commands=commands,
     documents=_DOCUMENTS,
+    parts=(Environment, Expression, Guardrail, Node, Policy, Provider, Rule),
 )
 
 if __name__ == "__main__":

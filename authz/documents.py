@@ -135,6 +135,7 @@ class _Reading:
         self.documents: list[_Read] = []
         self.problems: list[Problem] = []
         self.complete = True
+        self._empty: list[str] = []
 
     def entry(self, entry: PolicyEntry, name: str) -> list[str]:
         """Read the documents of one entry; return the digests of its files, in their order."""
@@ -143,7 +144,7 @@ class _Reading:
         except ConfigError as error:
             self._unread(error)
             return []
-        digests, before = [], self._found
+        digests, before, self._empty = [], self._found, []
         for file in files:
             if file in self._seen:
                 self.problems.append(Problem(file, 0, 0, f"read twice, by `{self._seen[file]}` and `{name}`"))
@@ -157,15 +158,20 @@ class _Reading:
         if self._found == before:
             hint = "they stand in files that end in `.yaml` or `.yml`; without any, every request is denied"
             self.problems.append(Problem(entry.path, 0, 0, f"`{name}`: there is no document here", hint))
+        else:  # half-way through a write a file is empty: what guards the edge would be gone, and nobody told
+            hint = "if nothing of it shall hold any more, delete the file"
+            self.problems += [Problem(file, 0, 0, "there is no document here", hint) for file in self._empty]
         return digests
 
     def _file(self, file: str, entry: PolicyEntry) -> str:
         """Read the documents of one file; return its digest."""
-        content = self._sources.read(file)
+        content, before = self._sources.read(file), self._found
         for document in parse(content, file):
             if document.value is not None:
                 self._found += 1
                 self._document(document, content.decode(), entry)
+        if self._found == before:
+            self._empty.append(file)
         return sha256(content).hexdigest()
 
     def _unread(self, error: ConfigError) -> None:

@@ -40,9 +40,9 @@ class Metrics:
 
     def observe(self, decision: Decision, elapsed_us: int) -> None:
         """Count one decision that took `elapsed_us`."""
-        self._decisions(decision.policy, decision.rule, decision.effect, decision.reason).value += 1
+        self._decisions[decision.policy, decision.rule, decision.effect, decision.reason].value += 1
         for each in decision.shadow:
-            self._shadow(each.policy, each.rule, each.effect).value += 1
+            self._shadow[each.policy, each.rule, each.effect].value += 1
         if decision.kind:
-            self._identities(decision.kind).value += 1
+            self._identities[decision.kind].value += 1
         self._seconds.observe(elapsed_us / 1e6)

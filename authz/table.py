@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from authz.canonical import HostPattern, PathPattern, Segments
 
-__all__ = ["HostMap", "PathTable"]
+__all__ = ["HostMap", "Node", "PathTable"]
 
 T = TypeVar("T")
 
@@ -51,12 +51,14 @@ class Ordered(Protocol):
 R = TypeVar("R", bound=Ordered)
 
 
-class _Node(Generic[R]):
+class Node(Generic[R]):
+    """What is below one segment: by literal segments, by any one; rows that end here, and rows for all the rest."""
+
     __slots__ = ("here", "literals", "one", "rest")
 
     def __init__(self) -> None:
-        self.literals: dict[str, _Node[R]] = {}
-        self.one: _Node[R] | None = None
+        self.literals: dict[str, Node[R]] = {}
+        self.one: Node[R] | None = None
         self.here: list[R] = []
         self.rest: list[R] = []
 
@@ -65,7 +67,7 @@ class PathTable(Generic[R]):
     """Rows by path pattern; None stands for any path, the empty one of CONNECT included."""
 
     def __init__(self, rows: Iterable[tuple[PathPattern | None, R]]) -> None:
-        self._root: _Node[R] = _Node()
+        self._root: Node[R] = Node()
         for pattern, row in rows:
             self._add(pattern, row)
 
@@ -92,15 +94,15 @@ class PathTable(Generic[R]):
             if kind == "rest":
                 break
             if kind == "literal":
-                node = node.literals.setdefault(text, _Node())
+                node = node.literals.setdefault(text, Node())
             else:
-                node.one = node.one or _Node()
+                node.one = node.one or Node()
                 node = node.one
         rest = pattern is None or pattern.pieces[-1][0] == "rest"
         (node.rest if rest else node.here).append(row)
 
 
-def _children(nodes: list[_Node[R]], segment: str) -> Iterator[_Node[R]]:
+def _children(nodes: list[Node[R]], segment: str) -> Iterator[Node[R]]:
     for node in nodes:
         if segment in node.literals:
             yield node.literals[segment]

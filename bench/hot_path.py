@@ -20,12 +20,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgekeeper.admin import versions
 from edgekeeper.demo.identity import IdentityProvider
 from edgekeeper.rpc import Call
 from edgekeeper.service import Runtime, Snapshot
 from edgekeeper.settings import load, services
 from edgekeeper.sources import DiskSources
+from edgekeeper.versions import versions
 from protos.envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from protos.envoy.service.auth.v3 import external_auth_pb2
 from protos.envoy.service.ratelimit.v3 import rls_pb2

@@ -1,129 +1,136 @@
-"""The admin address: `/livez`, `/readyz`, `/metrics`, `/version`; GET only, on loopback or a Unix socket.
+"""The admin address: what there is to see, GET only; and a second one, off by default, for what changes state.
 
-Edge: one HTTP server.
+`/livez`, `/readyz`, `/metrics`, `/config`, `/version` and `/generation` on loopback or a Unix socket;
+`POST /reload` and the like on `admin.control`, a Unix socket that only its owner can open. Edge: two HTTP servers.
 """
 
-import platform
-from collections.abc import Awaitable, Callable, Sequence
-from importlib.metadata import version
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
 
 from edgekeeper.config import Address
+from edgekeeper.door import Door
 from edgekeeper.errors import OperatorError
+from edgekeeper.overview import Overview
 from edgekeeper.report import Report
-from edgekeeper.sockets import UnixSocket, check_free
-from edgekeeper.telemetry import Family, Sample, render
+from edgekeeper.versions import versions
 
-__all__ = ["Admin", "versions"]
+__all__ = ["Action", "Admin"]
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_PACKAGES: Final = ("grpcio", "protobuf", "pydantic", "cel-expr-python", "pyjwt", "cryptography", "redis")
+
+Action: TypeAlias = Callable[[], Awaitable[object]]
+"""What a POST does. Its result, if it is not None, is answered as JSON; an `OperatorError` says why it was refused."""
 
 
 class Admin:
-    """The HTTP server. `reports` gives one report a service, or None for one that does not answer."""
+    """Both servers. `actions` are those of the control socket by name: `POST /NAME` calls them."""
 
-    def __init__(self, address: Address, reports: Callable[[], Awaitable[dict[str, Report | None]]]) -> None:
-        self._address, self._reports = address, reports
-        self._unix: UnixSocket | None = None
+    def __init__(
+        self,
+        listen: Address,
+        overview: Overview,
+        *,
+        control: Address | None = None,
+        actions: Mapping[str, Action] = MappingProxyType({}),
+    ) -> None:
+        self._overview = overview
+        self._doors = [Door(listen, self._reading())]
+        if control is not None:
+            self._doors.append(Door(control, _controlling(actions), mode=0o600))
+
+    async def start(self) -> None:
+        """Bind and serve.
+
+        Raises:
+            OperatorError: Operator error: an address is in use, or cannot be bound.
+        """
+        try:
+            for door in self._doors:
+                await door.open()
+        except OperatorError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Answer what was asked, then close."""
+        for door in self._doors:
+            await door.close()
+
+    def _reading(self) -> web.Application:
         application = web.Application(middlewares=[_plain_errors])
         application.add_routes(
             [
                 web.get("/livez", self._livez),
                 web.get("/readyz", self._readyz),
                 web.get("/metrics", self._metrics),
+                web.get("/config", self._config),
                 web.get("/version", self._version),
+                web.get("/generation", self._generation),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
-
-    async def start(self) -> None:
-        """Bind and serve.
-
-        Raises:
-            OperatorError: Operator error: the address is in use.
-        """
-        if self._address.path is not None:
-            self._unix = UnixSocket(self._address.path)
-        elif self._address.host is not None and self._address.port is not None:
-            check_free(self._address.host, self._address.port)
-        await self._runner.setup()
-        try:
-            await self._site().start()
-        except OSError as error:
-            await self.stop()
-            raise OperatorError(f"{self._address} cannot be bound: {error.strerror}") from None
-        if self._unix is not None:
-            self._unix.publish()
-
-    async def stop(self) -> None:
-        """Answer what was asked, then close."""
-        await self._runner.cleanup()
-        if self._unix is not None:
-            self._unix.close()
-            self._unix = None
-
-    def _site(self) -> web.BaseSite:
-        if self._unix is not None:
-            return web.UnixSite(self._runner, str(self._unix.path))
-        return web.TCPSite(self._runner, self._address.host, self._address.port)
+        return application
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        reports = await self._reports()
-        services = {name: _readiness(report) for name, report in reports.items()}
+        reports = await self._overview.reports()
+        services = {name: _readiness(workers) for name, workers in reports.items()}
         ready = all(service["ready"] for service in services.values())
         return _json({"ready": ready, "services": services}, status=200 if ready else 503)
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        reports = await self._reports()
-        snapshots: list[tuple[dict[str, str], Sequence[Family]]] = [({}, (_build_info(), _up(reports)))]
-        snapshots += [({"service": name}, report.families) for name, report in reports.items() if report]
-        return web.Response(body=render(snapshots).encode(), headers={"content-type": _METRICS_TYPE})
+        return web.Response(body=await self._overview.text(), headers={"content-type": _METRICS_TYPE})
+
+    async def _config(self, _request: web.Request) -> web.Response:
+        settings = self._overview.settings
+        return _json({"file": str(settings.path), "config": settings.shown()})
 
     async def _version(self, _request: web.Request) -> web.Response:
         return _json(versions())
 
-
-def versions() -> dict[str, Any]:
-    """Return the versions of Edgekeeper, of Python and of the packages that decide."""
-    return {
-        "edgekeeper": version("edgekeeper"),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
-    }
+    async def _generation(self, _request: web.Request) -> web.Response:
+        reports = await self._overview.reports()
+        return _json({name: [r and r.generation for r in workers] for name, workers in reports.items()})
 
 
-def _readiness(report: Report | None) -> dict[str, Any]:
+def _controlling(actions: Mapping[str, Action]) -> web.Application:
+    application = web.Application(middlewares=[_plain_errors])
+    for name, action in actions.items():
+        application.router.add_post(f"/{name}", _doing(name, action))
+    return application
+
+
+def _doing(name: str, action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def do(_request: web.Request) -> web.Response:
+        try:
+            result = await action()
+        except OperatorError as error:
+            return _json({"action": name, "done": False, "why": str(error)}, status=409)
+        return _json({"action": name, "done": True} | ({} if result is None else {"result": result}))
+
+    return do
+
+
+def _readiness(workers: Sequence[Report | None]) -> dict[str, Any]:
+    told = [_worker(number, report) for number, report in enumerate(workers)]
+    return {"ready": all(worker["ready"] for worker in told), "workers": told}
+
+
+def _worker(number: int, report: Report | None) -> dict[str, Any]:
     if report is None:
-        return {"ready": False, "components": {"process": {"ready": False, "detail": "does not answer"}}}
-    return {"ready": report.ready, "components": msgspec.to_builtins(report.components)}
-
-
-def _build_info() -> Family:
-    about = versions()
-    return Family(
-        name="edgekeeper_build_info",
-        help="1 for the version that runs.",
-        kind="gauge",
-        label_names=("version", "python"),
-        samples=(Sample(labels=(about["edgekeeper"], about["python"]), value=1),),
-    )
-
-
-def _up(reports: dict[str, Report | None]) -> Family:
-    return Family(
-        name="edgekeeper_health_status",
-        help="1 if the service is ready.",
-        kind="gauge",
-        label_names=("service",),
-        samples=tuple(Sample(labels=(name,), value=int(bool(r and r.ready))) for name, r in reports.items()),
-    )
+        components = {"process": {"ready": False, "detail": "does not answer"}}
+        return {"worker": number, "ready": False, "generation": None, "components": components}
+    return {
+        "worker": number,
+        "ready": report.ready,
+        "generation": report.generation,
+        "components": msgspec.to_builtins(report.components),
+    }
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

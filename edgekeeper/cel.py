@@ -10,6 +10,7 @@ import difflib
 import functools
 import math
 import re
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -81,23 +82,30 @@ class Expression:
     """One checked expression. Immutable; `names` are the declared variables that it reads.
 
     An activation is a mapping from those names to values; a name that is left out is an error if it is needed.
+    Pickled, it stays checked: what reads it back parses nothing and looks nothing up.
     """
 
-    __slots__ = ("_asks", "_compiled", "_lone", "names", "source")
+    __slots__ = ("_asks", "_compiled", "_environment", "_lone", "names", "source")
 
     def __init__(
         self,
+        environment: "Environment",
         compiled: Any,
         source: str,
         names: frozenset[str],
         asks: Iterable[tuple[str, str | None]] = (),
     ) -> None:
+        self._environment = environment
         self._compiled = compiled
         self._asks = tuple(asks)
         self.source = source
         self.names = names
         # most holes are a name; its text needs no engine
         self._lone = source.strip() if {source.strip()} == names else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        checked = self._compiled.serialize()
+        return _restored, (self._environment, checked, self.source, self.names, self._asks)
 
     @property
     def type(self) -> str:
@@ -190,7 +198,11 @@ def _holds_nul(value: Any) -> bool:
 
 
 class Environment:
-    """The names that expressions may use, each with its type (a key of `TYPES`)."""
+    """The names that expressions may use, each with its type (a key of `TYPES`).
+
+    Its expressions keep it: the engine holds values to the declared types at each evaluation. One that is read back
+    from a pickle is shared by all that declare the same.
+    """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = dict(variables)
@@ -198,6 +210,15 @@ class Environment:
             variables={name: TYPES[type_] for name, type_ in variables.items()},
             extensions=[ext_strings.ExtStrings(), ext_optional.ExtOptional()],
         )
+        # only from its first compilation on does it hold values to the declared types, those of what it reads back too
+        self._env.compile("true")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _shared, (tuple(sorted(self._variables.items())),)
+
+    def restored(self, checked: bytes) -> Any:
+        """Return the engine's expression that was serialized as `checked`."""
+        return self._env.deserialize(checked)
 
     def compile(self, source: str) -> Expression:
         """Return `source` as a checked expression of any type.
@@ -215,7 +236,7 @@ class Environment:
             raise ExpressionError(mistakes)
         maps = {name for name, type_ in self._variables.items() if type_ == "map<string,string>"}
         asks = {(name, key) for name, key in tree.asked() if name in maps}
-        return Expression(compiled, source, tree.names & self._variables.keys(), asks)
+        return Expression(self, compiled, source, tree.names & self._variables.keys(), asks)
 
     def condition(self, source: str) -> Expression:
         """Return `source` as an expression whose value may be a boolean.
@@ -253,6 +274,29 @@ class Environment:
             return message[:1].lower() + message[1:], ""
         near = difflib.get_close_matches(undeclared[1], self._variables, n=1)
         return f"unknown name `{undeclared[1]}`", f"did you mean `{near[0]}`?" if near else ""
+
+
+_SHARED: Final[weakref.WeakValueDictionary[tuple[tuple[str, str], ...], Environment]] = (
+    weakref.WeakValueDictionary()
+)
+
+
+def _shared(variables: tuple[tuple[str, str], ...]) -> Environment:
+    """Return an environment for as long as anything uses it: to make one takes 2 ms."""
+    environment = _SHARED.get(variables)
+    if environment is None:
+        environment = _SHARED[variables] = Environment(dict(variables))
+    return environment
+
+
+def _restored(
+    environment: Environment,
+    checked: bytes,
+    source: str,
+    names: frozenset[str],
+    asks: tuple[tuple[str, str | None], ...],
+) -> Expression:
+    return Expression(environment, environment.restored(checked), source, names, asks)
 
 
 def located(document: Document, loc: Loc, mistake: Mistake, text: str, *, offset: int = 0) -> Problem:

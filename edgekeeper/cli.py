@@ -7,17 +7,14 @@ import asyncio
 import json
 import platform
 import sys
-from collections.abc import Iterable
 from importlib.metadata import entry_points
 
 import click
 
 from edgekeeper.commands import HELP, config_option, echo_json, exits, format_option, report_problems
 from edgekeeper.config import Model
-from edgekeeper.errors import ConfigError, Problem
-from edgekeeper.logs import configure
+from edgekeeper.errors import ConfigError
 from edgekeeper.settings import ENTRY_POINTS, Settings, load, model, services
-from edgekeeper.sources import DiskSources
 
 __all__ = ["main"]
 
@@ -65,23 +62,43 @@ def _platform_problem() -> str:
 @click.argument("names", metavar="[SERVICE ...]", nargs=-1)
 @config_option
 @click.option("--reflection", is_flag=True, help="Serve gRPC reflection, for grpcurl and the like.")
-def serve(names: tuple[str, ...], config: str | None, reflection: bool) -> None:  # noqa: FBT001
-    """Run the services, each in a process of its own, until SIGTERM or Ctrl-C.
+@click.option("--adopt", type=int, hidden=True, help="What the program before us has left.")
+@click.option("--check", "only_check", is_flag=True, hidden=True, help="Check the configuration and exit.")
+def serve(
+    names: tuple[str, ...],
+    config: str | None,
+    reflection: bool,  # noqa: FBT001
+    adopt: int | None,
+    only_check: bool,  # noqa: FBT001
+) -> None:
+    """Run the services, each in processes of its own, until SIGTERM or Ctrl-C.
 
-    Without SERVICE: all that have a section. SIGHUP reads their files again; a change of edgekeeper.yaml itself
-    takes a restart.
+    Without SERVICE: all that have a section. SIGHUP reads their files again; SIGUSR2 restarts everything, also with a
+    new version or another edgekeeper.yaml, and no call is lost.
 
     \b
     Example:  edgekeeper serve --config edgekeeper.yaml authz ratelimit
     """
-    from edgekeeper.supervisor import supervise
+    from edgekeeper.checks import problems
+    from edgekeeper.serve import Plan, serve
 
-    with exits(config_error=2):
-        settings = load(config)
+    def chosen(settings: Settings) -> tuple[str, ...]:
         for name in names:
             settings.section(name)
-        configure(settings.root.telemetry.service_name)
-        sys.exit(asyncio.run(supervise(settings, names or tuple(settings.sections), reflect=reflection)))
+        return names or tuple(settings.sections)
+
+    with exits(config_error=2):
+        known = services()
+        plan = Plan(
+            load=lambda: load(config, known),
+            names=chosen,
+            problems=lambda settings: problems(settings, known),
+            reflect=reflection,
+        )
+        if only_check:
+            plan.check()
+        else:
+            sys.exit(serve(plan, adopt=adopt))
 
 
 @main.command()
@@ -95,15 +112,64 @@ def check(config: str | None, format_: str) -> None:
     \b
     Example:  edgekeeper check --config edgekeeper.yaml --format json
     """
+    from edgekeeper.checks import problems
+
     with exits(format_=format_):
         settings = load(config)
-        problems = list(_problems(settings))
-        if problems:
-            raise ConfigError(problems)
+        if found := list(problems(settings, services())):
+            raise ConfigError(found)
         if format_ == "json":
             report_problems([], format_)
         else:
             click.echo(f"{settings.path}: good ({', '.join(settings.sections)})")
+
+
+@main.command("envoy-config")
+@click.argument("names", metavar="[SERVICE ...]", nargs=-1)
+@config_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["yaml", "json"]),
+    default="yaml",
+    show_default=True,
+    help="Of the output; YAML has comments.",
+)
+@click.option("--bootstrap", is_flag=True, help="Print a whole configuration that runs, not parts to paste.")
+@click.option("--tls-ca", metavar="FILE", help="Who signed the services' certificates.")
+@click.option("--tls-certificate", metavar="FILE", help="Envoy's own certificate.")
+@click.option("--tls-key", metavar="FILE", help="The key of Envoy's own certificate.")
+def envoy_config(
+    names: tuple[str, ...],
+    config: str | None,
+    format_: str,
+    bootstrap: bool,  # noqa: FBT001
+    tls_ca: str | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
+) -> None:
+    """Print what Envoy needs to know: clusters with all workers as endpoints, the filters and access loggers.
+
+    Without SERVICE: all that have a section. The files of --tls-... are named as Envoy finds them on its host, and
+    are needed only where a section has `tls`; without them, names below /etc/envoy/edgekeeper stand there.
+
+    \b
+    Example:  edgekeeper envoy-config authz --config edgekeeper.yaml
+              edgekeeper envoy-config --bootstrap > envoy.yaml && envoy --mode validate -c envoy.yaml
+    """
+    from edgekeeper import envoy_config as envoy
+
+    with exits(config_error=2):
+        settings = load(config)
+        for name in names:
+            settings.section(name)
+        chosen = [name for name in envoy.SERVICES if name in (names or settings.sections)]
+        if not chosen:
+            raise click.UsageError(f"Envoy asks none of these; it asks {', '.join(envoy.SERVICES)}")
+        given = {"ca": tls_ca, "certificate": tls_certificate, "key": tls_key}
+        files = envoy.ClientFiles(**{field: path for field, path in given.items() if path is not None})
+        text = (envoy.bootstrap if bootstrap else envoy.fragment)(settings, chosen, files)
+        click.echo(envoy.as_json(text) if format_ == "json" else text, nl=False)
 
 
 @main.command()
@@ -178,7 +244,7 @@ def version(format_: str) -> None:
     \b
     Example:  edgekeeper version --format json
     """
-    from edgekeeper.admin import versions
+    from edgekeeper.versions import versions
 
     about = versions()
     if format_ == "json":
@@ -187,12 +253,3 @@ def version(format_: str) -> None:
     click.echo(f"edgekeeper {about['edgekeeper']} (Python {about['python']})")
     for package, number in about["packages"].items():
         click.echo(f"  {package} {number}")
-
-
-def _problems(settings: Settings) -> Iterable[Problem]:
-    known = services()
-    for name, section in settings.sections.items():
-        try:
-            known[name].build(section, DiskSources())
-        except ConfigError as error:
-            yield from error.problems

@@ -5,6 +5,7 @@ Root.
 """
 
 import contextlib
+import errno
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -60,6 +61,9 @@ def report_problems(problems: Iterable[Problem], format_: str = "text", **more: 
         click.echo(str(problem), err=True)
 
 
+_NO_TASKS: Final = "no more processes or threads may be made: raise `ulimit -u`, or TasksMax of the unit"
+
+
 @contextlib.contextmanager
 def exits(*, config_error: int = 1, format_: str = "text") -> Iterator[None]:
     """Turn every error of the block into a message and an exit status; a traceback never reaches a user.
@@ -74,10 +78,17 @@ def exits(*, config_error: int = 1, format_: str = "text") -> Iterator[None]:
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise  # click says these itself
     except (EdgekeeperError, OSError) as error:
-        _give_up(str(error))
+        _give_up(_NO_TASKS if _lacks_tasks(error) else str(error))
     except Exception as error:  # noqa: BLE001 - the last fence before the user
+        if _lacks_tasks(error):
+            _give_up(_NO_TASKS)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         _give_up(f"bug: {type(error).__name__} at {frame.filename}:{frame.lineno}; please report it")
+
+
+def _lacks_tasks(error: Exception) -> bool:
+    """Whether a process (EAGAIN, fork(2)) or a thread (so `threading` says) could not be made."""
+    return getattr(error, "errno", None) == errno.EAGAIN or str(error) == "can't start new thread"
 
 
 def _give_up(message: str) -> NoReturn:
@@ -86,8 +97,8 @@ def _give_up(message: str) -> NoReturn:
 
 
 def loaded(service: Service, config: str | None, format_: str = "text") -> tuple[Any, Any]:
-    """Return the service's section and its generation, built from the files; else print why and exit 1 or 2."""
+    """Return the service's section and its generation, built and tested; else print why and exit 1 or 2."""
     with exits(format_=format_):
         section = load(config).section(service.name)
-        return section, service.build(section, DiskSources())
+        return section, service.generation(section, DiskSources())
     raise AssertionError  # the block returns or exits

@@ -3,9 +3,10 @@
 A refusal (a denial, over limit) is a value, never one of these. Pure: no I/O, no clock.
 """
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "Bug",
@@ -16,7 +17,9 @@ __all__ = [
     "OperatorError",
     "Overload",
     "Problem",
+    "WriteError",
     "grpc_status",
+    "write_error",
 ]
 
 
@@ -40,6 +43,40 @@ class DependencyError(EdgekeeperError):
     """
 
     grpc_code = "UNAVAILABLE"
+
+
+class WriteError(DependencyError):
+    """Dependency error: lines could not be written, for now. `reason` is one of a few words, fit for a label."""
+
+    def __init__(self, reason: str = "io_error") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+_REASONS: Final = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EROFS: "read_only",
+    errno.EACCES: "read_only",
+    errno.EPERM: "read_only",
+    errno.EFBIG: "too_large",
+    errno.ENOENT: "no_directory",
+    errno.ENOTDIR: "no_directory",
+    errno.EEXIST: "no_directory",
+    errno.EISDIR: "not_a_file",
+    errno.ENXIO: "not_a_file",
+    errno.EPIPE: "closed",
+    errno.EBADF: "closed",
+    errno.EAGAIN: "locked",
+    errno.ENOLCK: "no_locks",
+    errno.EMFILE: "no_descriptors",
+    errno.ENFILE: "no_descriptors",
+}
+
+
+def write_error(error: OSError) -> WriteError:
+    """Return what the operating system said of a write, in a word; `io_error` is all that has none of its own."""
+    return WriteError(_REASONS.get(error.errno or 0, "io_error"))
 
 
 class Overload(EdgekeeperError):  # noqa: N818 - the field's own word

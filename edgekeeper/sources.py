@@ -1,28 +1,30 @@
 """The files that a generation is made of: read once, remembered, so that the same bytes can make it again.
 
-A service builds its generation from a `Sources` and from nothing else. `DiskSources` remembers what was read and
-how it looked; what it remembers can be kept as the last good generation and given back as `RecordedSources`.
-Edge: reads files.
+A service builds its generation from a `Sources` and from nothing else. `DiskSources` remembers what was read; that can
+be kept as the last good generation and given back as `RecordedSources`. What is `Watched` can be told from what is
+there later. Edge: reads files.
 """
 
 import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from edgekeeper.errors import ConfigError, Problem
 
-__all__ = ["DiskSources", "Record", "RecordedSources", "Sources"]
+__all__ = ["DiskSources", "Record", "RecordedSources", "Sources", "Watched"]
 
 T = TypeVar("T")
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_FILES: Final = 1000
+
+_PIECE_BYTES: Final = 1 << 16
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -40,6 +42,29 @@ class Record(msgspec.Struct, frozen=True):
         base = os.path.commonpath(paths) if paths else ""
         files = sorted((os.path.relpath(path, base), content) for path, content in self.files.items())
         return hashlib.sha256(msgspec.msgpack.encode([files, settings])).hexdigest()[:12]
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What was asked for: digests of files and the files of directories; None: there was no such thing to read."""
+
+    files: dict[str, bytes | None] = {}
+    directories: dict[str, tuple[str, ...] | None] = {}
+
+    def again(self) -> "Watched":
+        """Return the same files and directories as they are now. Reads in pieces, and keeps none."""
+        return Watched(
+            files={path: _or_none(_digest, path) for path in self.files},
+            directories={path: _or_none(_yaml_files, path) for path in self.directories},
+        )
+
+    def look(self) -> tuple[object, ...]:
+        """Return how the files and directories look now: names, sizes, inodes, times of change."""
+        looks: list[object] = []
+        for directory in self.directories:
+            files = _or_none(_yaml_files, directory)
+            looks.extend((file, _stat(file)) for file in files or ())
+        looks.extend((file, _stat(file)) for file in self.files)
+        return tuple(looks)
 
 
 class Sources(Protocol):
@@ -67,16 +92,21 @@ class Sources(Protocol):
 
 
 class DiskSources:
-    """The files as they are now. `record` is what has been read so far, `look` and `content` tell whether it changed."""
+    """The files as they are now: at most 4 MiB each, 64 MiB together. `record` is what has been read so far."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes | None] = {}
         self._directories: dict[str, tuple[str, ...] | None] = {}
+        self._bytes = 0
 
     def read(self, path: str) -> bytes:
         if self._files.get(path) is None:
             self._files[path] = None
-            self._files[path] = _read(path)
+            content = b"".join(_pieces(path))
+            if self._bytes + len(content) > MAX_BYTES:
+                raise _problem(path, f"the files together are larger than {MAX_BYTES} bytes")
+            self._bytes += len(content)
+            self._files[path] = content
         return self._files[path] or b""
 
     def yaml_files(self, path: str) -> tuple[str, ...]:
@@ -92,30 +122,13 @@ class DiskSources:
             directories={path: files for path, files in self._directories.items() if files is not None},
         )
 
-    def content(self) -> bytes:
-        """Return a digest of what has been read, and of what could not be."""
-        content = msgspec.msgpack.encode([sorted(self._files.items()), sorted(self._directories.items())])
-        return hashlib.sha256(content).digest()
-
-    def again(self) -> "DiskSources":
-        """Return the same files and directories, read anew."""
-        fresh = DiskSources()
-        for directory in self._directories:
-            with contextlib.suppress(ConfigError):
-                fresh.yaml_files(directory)
-        for file in self._files:
-            with contextlib.suppress(ConfigError):
-                fresh.read(file)
-        return fresh
-
-    def look(self) -> tuple[object, ...]:
-        """Return how the files and directories look now: names, sizes, inodes, times of change."""
-        looks: list[object] = []
-        for directory in self._directories:
-            with contextlib.suppress(ConfigError):
-                looks.extend((file, _stat(file)) for file in _yaml_files(directory))
-        looks.extend((file, _stat(file)) for file in self._files)
-        return tuple(looks)
+    def watched(self) -> Watched:
+        """Return what has been asked for so far, and what could not be read."""
+        digests = {
+            path: hashlib.sha256(content).digest() if content is not None else None
+            for path, content in self._files.items()
+        }
+        return Watched(digests, dict(self._directories))
 
 
 class RecordedSources:
@@ -139,49 +152,81 @@ def _kept(table: dict[str, T], path: str) -> T:
     try:
         return table[path]
     except KeyError:
-        raise ConfigError([Problem(path, 0, 0, "not part of the last good generation")]) from None
+        raise _problem(path, "not part of the last good generation") from None
 
 
-def _read(path: str) -> bytes:
+def _problem(path: str, message: str) -> ConfigError:
+    return ConfigError([Problem(path, 0, 0, message)])
+
+
+def _or_none(read: Callable[[str], T], path: str) -> T | None:
+    with contextlib.suppress(ConfigError):
+        return read(path)
+    return None
+
+
+def _digest(path: str) -> bytes:
+    digest = hashlib.sha256()
+    for piece in _pieces(path):
+        digest.update(piece)
+    return digest.digest()
+
+
+def _pieces(path: str) -> Iterator[bytes]:
+    """Yield the content of a file.
+
+    Raises:
+        ConfigError: Operator error: it is not there, not readable or too large.
+    """
+    left = MAX_FILE_BYTES
     try:
         # a FIFO without a writer would block a plain open for good
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            content = file.read(MAX_FILE_BYTES + 1) if regular else b""
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _problem(path, "cannot be read: not a file")
+            while piece := file.read(_PIECE_BYTES):
+                left -= len(piece)
+                if left < 0:
+                    raise _problem(path, f"larger than {MAX_FILE_BYTES} bytes")
+                yield piece
     except OSError as error:
-        raise ConfigError([Problem(path, 0, 0, f"cannot be read: {error.strerror}")]) from None
-    if not regular:
-        raise ConfigError([Problem(path, 0, 0, "cannot be read: not a file")])
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError([Problem(path, 0, 0, f"larger than {MAX_FILE_BYTES} bytes")])
-    return content
+        raise _problem(path, f"cannot be read: {error.strerror}") from None
 
 
 def _yaml_files(path: str) -> tuple[str, ...]:
-    root = Path(path)
     try:
-        if not stat.S_ISDIR(root.stat().st_mode):
+        if not stat.S_ISDIR(os.stat(path).st_mode):  # noqa: PTH116 - a Path for each of so many files costs more
             return (path,)
-        found = sorted(_below(root))
+        found = []
+        for file in _below(path):
+            found.append(file)
+            if len(found) > MAX_FILES:
+                raise _problem(path, f"more than {MAX_FILES} files")
+        "".join(found).encode()
+    except UnicodeEncodeError:
+        raise _problem(path, "cannot be read: a file's name is not UTF-8") from None
     except OSError as error:
-        raise ConfigError([Problem(path, 0, 0, f"cannot be read: {error.strerror}")]) from None
-    if len(found) > MAX_FILES:
-        raise ConfigError([Problem(path, 0, 0, f"more than {MAX_FILES} files")])
-    return tuple(found)
+        raise _problem(path, f"cannot be read: {error.strerror}") from None
+    return tuple(sorted(found))
 
 
-def _below(root: Path) -> Iterable[str]:
+def _below(directory: str) -> Iterator[str]:
     """Yield the YAML files; hidden names are left out, as Kubernetes' `..data` is the same files again."""
-    for file in root.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-        if file.suffix in {".yaml", ".yml"} and not hidden and file.is_file():
-            yield str(file)
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path)
+            elif entry.name.endswith((".yaml", ".yml")) and entry.is_file():
+                yield entry.path
 
 
-def _stat(path: str) -> tuple[int, int, int] | None:
+def _stat(path: str) -> tuple[int, int, int, int] | None:
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - as above
     except OSError:
         return None
-    return (status.st_size, status.st_ino, status.st_mtime_ns)
+    # the time of the inode's change is the one that nobody can set
+    return (status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)

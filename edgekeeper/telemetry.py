@@ -1,18 +1,30 @@
 """Counters, gauges and histograms that cost an addition, and their text for Prometheus.
 
-A `Series` is bound to its labels once, where it is used; the request path then adds to a plain integer. A
-`Registry` gives snapshots (plain data, so that one process can hand its own to another), and `render` writes any
-number of them as one text (Prometheus exposition format 0.0.4). Pure: no I/O, no clock.
+A `Series` is bound to its labels once, where it is used; the request path then adds to a plain integer. A family of
+many label values is a dictionary: `family[policy, rule].value += 1`. A `Registry` gives snapshots (plain data), and
+`render` writes any number of them as one text (Prometheus exposition format 0.0.4). How a snapshot goes to another
+process is told in `edgekeeper.report`. Pure: no I/O, no clock.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ["LATENCY_BUCKETS_S", "OTHER", "Family", "Histogram", "Registry", "Sample", "Series", "render"]
+__all__ = [
+    "LATENCY_BUCKETS_S",
+    "OTHER",
+    "Family",
+    "Histogram",
+    "Kind",
+    "Labelled",
+    "Registry",
+    "Sample",
+    "Series",
+    "render",
+]
 
 LATENCY_BUCKETS_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5,
@@ -22,26 +34,38 @@ LATENCY_BUCKETS_S: Final = (
 OTHER: Final = "_OTHER"
 """The label value of everything beyond a family's bound."""
 
-Kind = Literal["counter", "gauge", "histogram"]
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+"""What a family is, in Prometheus' words."""
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One series at one moment. `counts` (a histogram's, one more than its bounds) is empty for the others."""
+    """One series at one moment. `value` is a histogram's sum; `counts` (one more than its bounds) is empty for the others."""
 
     labels: tuple[str, ...]
     value: float
-    counts: tuple[int, ...] = ()
+    counts: Sequence[int] = ()
 
 
 class Family(msgspec.Struct, frozen=True):
-    """All series of one name at one moment."""
+    """All series of one name at one moment, as columns: the same place in `labels`, `values` and `counts`.
+
+    `counts` holds a histogram's buckets, not cumulative, and is empty for the other kinds.
+    """
 
     name: str
     help: str
     kind: Kind
-    label_names: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    label_names: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    labels: Sequence[tuple[str, ...]] = ()
+    values: Sequence[float] = ()
+    counts: Sequence[Sequence[int]] = ()
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The series, one by one."""
+        counts = self.counts if self.kind == "histogram" else [()] * len(self.values)
+        return [Sample(*columns) for columns in zip(self.labels, self.values, counts, strict=True)]
 
 
 class Series:
@@ -53,56 +77,92 @@ class Series:
         self.value: float = 0
 
 
-class Histogram:
-    """One histogram. `observe` takes the unit that the family's name ends in."""
+class Histogram(Series):
+    """One histogram; `value` is its sum. `observe` takes the unit that the family's name ends in."""
 
-    __slots__ = ("bounds", "counts", "total")
+    __slots__ = ("bounds", "counts")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
+        super().__init__()
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
 
     def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+        self.value += value
 
 
-class _Labelled:
-    """The series of one family by label values; beyond `limit` of them, all labels become `_OTHER`."""
+S = TypeVar("S", bound=Series)
+
+
+class Labelled(dict[Any, S], Generic[S]):
+    """The series of one family by label values: `family[a, b]` on the request path, `family(a, b)` to keep one.
+
+    The key is the label where there is one, the tuple of labels where there are several. Beyond `limit` series all
+    labels of a new one become `_OTHER`. `labels` and `series` are columns that only grow, but for `only`, which begins
+    a new `epoch`.
+    """
 
     def __init__(
         self,
+        make: Callable[[], S],
         name: str,
         help_: str,
         kind: Kind,
         label_names: tuple[str, ...],
-        limit: int,
         bounds: tuple[float, ...],
+        limit: int,
     ) -> None:
-        self.name, self.help, self.kind = name, help_, kind
-        self.label_names, self.limit, self.bounds = label_names, limit, bounds
-        self.children: dict[tuple[str, ...], Any] = {}
+        super().__init__()
+        self._make: Callable[[], S] = make
+        self._limit = limit
+        self.about = Family(name=name, help=help_, kind=kind, label_names=label_names, bounds=bounds)
+        self.epoch = 0
+        self.labels: list[tuple[str, ...]] = []
+        self.series: list[S] = []
 
-    def __call__(self, *labels: str) -> Any:
-        child = self.children.get(labels)
-        if child is None:
-            assert len(labels) == len(self.label_names)
-            if len(self.children) >= self.limit:
-                labels = (OTHER,) * len(labels)
-            child = self.children.setdefault(
-                labels, Histogram(self.bounds) if self.kind == "histogram" else Series()
-            )
-        return child
+    def __call__(self, *labels: str) -> S:
+        series: S = self[labels[0] if len(labels) == 1 else labels]
+        return series
+
+    def __missing__(self, key: str | tuple[str, ...]) -> S:
+        labels = key if isinstance(key, tuple) else (key,)
+        assert len(labels) == len(self.about.label_names), self.about.name
+        if len(self.series) >= self._limit:
+            labels = (OTHER,) * len(labels)
+            key = labels[0] if len(labels) == 1 else labels
+            if (other := self.get(key)) is not None:
+                return other
+        series = self[key] = self._make()
+        self.labels.append(labels)
+        self.series.append(series)
+        return series
+
+    def only(self, *labels: str) -> S:
+        """Return the series of these labels and forget all others: for a gauge that tells by its labels."""
+        self.clear()
+        self.labels, self.series = [], []
+        self.epoch += 1
+        return self(*labels)
+
+    def numbers(self) -> list[float]:
+        """Return the value of every series now (a histogram's sum), in the order of `labels`."""
+        return [series.value for series in self.series]
+
+    def buckets(self) -> list[list[int]]:
+        """Return the buckets of every histogram, the very lists that go on counting; empty for the other kinds."""
+        if self.about.kind != "histogram":
+            return []
+        histograms: list[Any] = self.series
+        return [series.counts for series in histograms]
 
     def snapshot(self) -> Family:
-        return Family(
-            name=self.name,
-            help=self.help,
-            kind=self.kind,
-            label_names=self.label_names,
-            samples=tuple(_sample(labels, child) for labels, child in self.children.items()),
-            bounds=self.bounds,
+        """Return the state of the family now."""
+        return msgspec.structs.replace(
+            self.about,
+            labels=tuple(self.labels),
+            values=tuple(self.numbers()),
+            counts=tuple(map(tuple, self.buckets())),
         )
 
 
@@ -110,19 +170,19 @@ class Registry:
     """The metrics of one process."""
 
     def __init__(self) -> None:
-        self._families: dict[str, _Labelled] = {}
+        self._families: dict[str, Labelled[Any]] = {}
         self._before: list[Callable[[], None]] = []
 
-    def counter(self, name: str, help_: str, *label_names: str, limit: int = 1000) -> Callable[..., Series]:
-        """Return a function from label values to their counter; keep the result where it is used often.
+    def counter(self, name: str, help_: str, *label_names: str, limit: int = 1000) -> Labelled[Series]:
+        """Return the counters of a name by label values; keep one of them where it is used often.
 
         `name` ends in `_total`. Asked again for a name, the same family answers.
         """
-        return self._family(name, help_, "counter", label_names, limit, ())
+        return self._family(Series, name, help_, "counter", label_names, (), limit)
 
-    def gauge(self, name: str, help_: str, *label_names: str, limit: int = 1000) -> Callable[..., Series]:
-        """Return a function from label values to their gauge."""
-        return self._family(name, help_, "gauge", label_names, limit, ())
+    def gauge(self, name: str, help_: str, *label_names: str, limit: int = 1000) -> Labelled[Series]:
+        """Return the gauges of a name by label values."""
+        return self._family(Series, name, help_, "gauge", label_names, (), limit)
 
     def histogram(
         self,
@@ -131,76 +191,92 @@ class Registry:
         *label_names: str,
         bounds: tuple[float, ...] = LATENCY_BUCKETS_S,
         limit: int = 200,
-    ) -> Callable[..., Histogram]:
-        """Return a function from label values to their histogram; `bounds` are upper bounds, ascending."""
-        return self._family(name, help_, "histogram", label_names, limit, bounds)
+    ) -> Labelled[Histogram]:
+        """Return the histograms of a name by label values; `bounds` are upper bounds, ascending."""
+        return self._family(lambda: Histogram(bounds), name, help_, "histogram", label_names, bounds, limit)
 
     def before_snapshot(self, refresh: Callable[[], None]) -> None:
         """Call `refresh` before each snapshot: gauges that are read rather than kept."""
         self._before.append(refresh)
 
-    def snapshot(self) -> tuple[Family, ...]:
-        """Return the state of every family now."""
+    def families(self) -> list[Labelled[Any]]:
+        """Return the families in the order in which they were made, with the gauges that are read read anew."""
         for refresh in self._before:
             refresh()
-        return tuple(family.snapshot() for family in self._families.values())
+        return list(self._families.values())
+
+    def snapshot(self) -> tuple[Family, ...]:
+        """Return the state of every family now."""
+        return tuple(family.snapshot() for family in self.families())
 
     def _family(
         self,
+        make: Callable[[], S],
         name: str,
         help_: str,
         kind: Kind,
         label_names: tuple[str, ...],
-        limit: int,
         bounds: tuple[float, ...],
-    ) -> _Labelled:
+        limit: int,
+    ) -> Labelled[S]:
         family = self._families.get(name)
         if family is None:
-            family = self._families[name] = _Labelled(name, help_, kind, label_names, limit, bounds)
-        assert (family.kind, family.label_names) == (kind, label_names), name
+            family = self._families[name] = Labelled(make, name, help_, kind, label_names, bounds, limit)
+        assert (family.about.kind, family.about.label_names) == (kind, label_names), name
         return family
 
 
-def _sample(labels: tuple[str, ...], child: Series | Histogram) -> Sample:
-    if isinstance(child, Histogram):
-        return Sample(labels=labels, value=child.total, counts=tuple(child.counts))
-    return Sample(labels=labels, value=child.value)
-
-
 def render(snapshots: Iterable[tuple[Mapping[str, str], Iterable[Family]]]) -> str:
-    """Return Prometheus text for the snapshots; each comes with labels of its own, such as the process."""
-    lines: dict[str, list[str]] = {}
+    """Return Prometheus text for the snapshots.
+
+    Each comes with labels of its own, such as the process; a label that a family has itself is the family's.
+    """
+    blocks: dict[str, list[str]] = {}
     for extra, families in snapshots:
         for family in families:
-            block = lines.setdefault(
-                family.name, [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
-            )
-            for sample in family.samples:
-                labels = dict(zip(family.label_names, sample.labels, strict=True)) | dict(extra)
-                block.extend(_lines(family, sample, labels))
-    return "".join(f"{line}\n" for block in lines.values() for line in block)
+            if (block := blocks.get(family.name)) is None:
+                head = f"# HELP {family.name} {_escaped(family.help)}\n# TYPE {family.name} {family.kind}\n"
+                block = blocks[family.name] = [head]
+            block.extend(_lines(family, _pairs(extra, family.label_names)))
+    return "".join(line for block in blocks.values() for line in block)
 
 
-def _lines(family: Family, sample: Sample, labels: dict[str, str]) -> Iterable[str]:
-    if family.kind != "histogram":
-        yield f"{family.name}{_labels(labels)} {_number(sample.value)}"
-        return
-    cumulative = 0
+def _pairs(extra: Mapping[str, str], own: tuple[str, ...]) -> list[str]:
+    return [f'{name}="{_quoted(value)}"' for name, value in extra.items() if name not in own]
+
+
+def _lines(family: Family, extra: list[str]) -> Iterator[str]:
+    for sample in family.samples:
+        own = (
+            f'{name}="{_quoted(value)}"'
+            for name, value in zip(family.label_names, sample.labels, strict=True)
+        )
+        labels = ",".join((*own, *extra))
+        if family.kind == "histogram":
+            yield from _buckets(family, sample, labels)
+        else:
+            yield f"{family.name}{_braced(labels)} {_number(sample.value)}\n"
+
+
+def _buckets(family: Family, sample: Sample, labels: str) -> Iterator[str]:
+    cumulative, comma = 0, "," if labels else ""
     for bound, count in zip((*map(_number, family.bounds), "+Inf"), sample.counts, strict=True):
         cumulative += count
-        yield f"{family.name}_bucket{_labels(labels | {'le': bound})} {cumulative}"
-    yield f"{family.name}_sum{_labels(labels)} {_number(sample.value)}"
-    yield f"{family.name}_count{_labels(labels)} {cumulative}"
+        yield f'{family.name}_bucket{{{labels}{comma}le="{bound}"}} {cumulative}\n'
+    yield f"{family.name}_sum{_braced(labels)} {_number(sample.value)}\n"
+    yield f"{family.name}_count{_braced(labels)} {cumulative}\n"
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    if not labels:
-        return ""
-    escaped = (
-        (name, value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"'))
-        for name, value in labels.items()
-    )
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"
+def _braced(labels: str) -> str:
+    return f"{{{labels}}}" if labels else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _quoted(value: str) -> str:
+    return _escaped(value).replace('"', '\\"')
 
 
 def _number(value: float) -> str:

@@ -1,22 +1,21 @@
 """Composition root: what the rate limit service is made of."""
 
 from edgekeeper.errors import ConfigError, Problem
-from edgekeeper.process import main
 from edgekeeper.service import Application, Runtime, Service, Snapshot
 from edgekeeper.sources import Sources
 from edgekeeper.yaml import Document, only, parse
+from ratelimit import trials
 from ratelimit.cli import commands
-from ratelimit.config import LimitsFile, RatelimitSection
+from ratelimit.config import LimitsFile, RatelimitSection, TestsFile
 from ratelimit.decision import Modes
 from ratelimit.documents import domains
+from ratelimit.domain import Node
 from ratelimit.generation import Limits
 from ratelimit.metrics import Metrics
 from ratelimit.service import GRPC_SERVICE, RateLimitService
 from ratelimit.store.memory import MemoryStore
 
 __all__ = ["SERVICE"]
-
-TESTS = ("_test.yaml", "_test.yml")
 
 
 def build(section: RatelimitSection, sources: Sources) -> Limits:
@@ -47,7 +46,7 @@ def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Docume
     problems: list[Problem] = []
     for place in section.limits:
         try:
-            files = [file for file in sources.yaml_files(place) if not file.endswith(TESTS)]
+            files = [file for file in sources.yaml_files(place) if not file.endswith(trials.TESTS)]
         except ConfigError as error:
             problems.extend(error.problems)
             continue
@@ -78,8 +77,12 @@ SERVICE = Service(
     build=build,
     application=application,
     commands=commands,
-    documents={"limits": LimitsFile},
+    documents={"limits": LimitsFile, "limits-test": TestsFile},
+    tests=trials.problems,
+    parts=(Node,),
 )
 
 if __name__ == "__main__":
+    from edgekeeper.process import main
+
     main(SERVICE)

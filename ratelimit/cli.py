@@ -6,12 +6,23 @@ from typing import Any, Final
 
 import click
 
-from edgekeeper.commands import HELP, config_option, echo_json, format_option, loaded, report_problems
+from edgekeeper.commands import (
+    HELP,
+    config_option,
+    echo_json,
+    exits,
+    format_option,
+    loaded,
+    report_problems,
+)
+from edgekeeper.settings import load
+from edgekeeper.sources import DiskSources
 from ratelimit.descriptor import Entries
 from ratelimit.domain import Domain, Step
 from ratelimit.generation import Limits
 from ratelimit.key import counter_key
 from ratelimit.limit import Rule
+from ratelimit.trials import trials
 
 __all__ = ["commands"]
 
@@ -22,7 +33,7 @@ __all__ = ["commands"]
     context_settings=HELP,
 )
 def commands() -> None:
-    """Limits: check the files, explain what a descriptor finds."""
+    """Limits: check the files, run their tests, explain what a descriptor finds."""
 
 
 @commands.command()
@@ -75,6 +86,35 @@ def explain(config: str | None, format_: str, domain: str, descriptor: str) -> N
         for line in _lines(explanation):
             click.echo(line)
     sys.exit(0 if explanation["rule"] is not None else 1)
+
+
+@commands.command()
+@config_option
+@format_option
+def test(config: str | None, format_: str) -> None:
+    """Run the tests beside the limits (`NAME_test.yaml`), and print each.
+
+    Exits 0 when all come true, 1 when one fails or the limits are wrong, 2 when there is nothing to read.
+
+    \b
+    Example:  edgekeeper ratelimit test --config edgekeeper.yaml
+    """
+    from ratelimit.__main__ import build
+
+    with exits(format_=format_):
+        section, sources = load(config).section("ratelimit"), DiskSources()
+        tried = list(trials(section, build(section, sources), sources))
+        if format_ == "json":
+            echo_json({"cases": tried})
+        else:
+            for trial in tried:
+                click.echo(
+                    f"{'FAILED' if trial.problems else 'ok'}  {trial.file}: {trial.name or 'not a test'}"
+                )
+                report_problems(trial.problems)
+            failed = sum(1 for trial in tried if trial.problems)
+            click.echo(f"{_counted(len(tried), 'case')}, {failed} failed")
+        sys.exit(1 if any(trial.problems for trial in tried) else 0)
 
 
 def _counted(number: int, noun: str) -> str:

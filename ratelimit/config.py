@@ -3,22 +3,25 @@
 The files are envoyproxy/ratelimit's as they are (its src/config/config.go). Pure: no I/O, no clock.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, WithJsonSchema, model_validator
 
-from edgekeeper.config import Bytes, Many, Model, Place
+from edgekeeper.config import Bytes, Duration, Many, Model, Place, mistake_at
 from edgekeeper.service import Section
 from ratelimit.limit import MAX_REQUESTS
 
 __all__ = [
+    "CaseConfig",
     "DescriptorConfig",
     "LimitsFile",
     "MemorySection",
     "RateLimitConfig",
     "RatelimitSection",
     "ReplacesConfig",
+    "StepConfig",
     "StoreSection",
+    "TestsFile",
 ]
 
 LEAST_MEMORY: Final = 1 << 20
@@ -39,12 +42,18 @@ class StoreSection(Model):
     memory: MemorySection = Field(default_factory=MemorySection)
     """In the process itself, which is the only store of this edition."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether all processes count together; the memory store is each process's own."""
+        return False
+
 
 class RatelimitSection(Section):
     """The rate limit service."""
 
     limits: Many[Place] = Field(min_length=1)
-    """Files of limits, and directories whose `.yaml` and `.yml` files are read. Files named `*_test.yaml` are left out."""
+    """Files of limits, and directories whose `.yaml` and `.yml` files are read. Beside them, `NAME_test.yaml` holds
+    tests: limits for which one of them fails are not accepted."""
 
     store: StoreSection = Field(default_factory=StoreSection)
     """Where the counters are. Default: in memory."""
@@ -66,6 +75,16 @@ class RatelimitSection(Section):
     response_dynamic_metadata: bool = False
     """Whether an answer carries the request's descriptors and the `metadata` of the rules that let it pass, for
     Envoy's dynamic metadata (RESPONSE_DYNAMIC_METADATA). Default false."""
+
+    @model_validator(mode="after")
+    def _workers_share_a_store(self) -> Self:
+        if self.workers > 1 and not self.store.shared:
+            raise mistake_at(
+                "workers",
+                "each process would count by itself in the memory store, and every limit be that much higher;"
+                " workers above 1 need a store that they share: use Redis",
+            )
+        return self
 
 
 Scalar = Annotated[
@@ -146,3 +165,45 @@ class LimitsFile(Model):
 
     descriptors: Many[DescriptorConfig] = ()
     """The nodes for the first entry of a descriptor."""
+
+
+class StepConfig(Model):
+    """A request, and what becomes of it."""
+
+    at: Duration
+    """When it comes, from the start of the case; no earlier than the one before. Windows begin at `0s`. Needed."""
+
+    descriptors: Many[dict[str, str]] = Field(min_length=1)
+    """The descriptors, each as its entries in their order. At least one."""
+
+    hits: int = Field(default=1, ge=-MAX_REQUESTS, le=MAX_REQUESTS)
+    """The hits of each descriptor. 0 looks, a negative number gives back. Default 1."""
+
+    want: Many[Literal["ok", "over_limit", "none"]]
+    """What is answered for each descriptor; `none`: nothing limits it. Needed."""
+
+    remaining: Many[int] | None = None
+    """What is left for each descriptor, 0 where nothing limits. Default: not looked at."""
+
+    reset: Many[Duration] | None = None
+    """The time until the window of each descriptor ends, `0s` where nothing limits. Default: not looked at."""
+
+
+class CaseConfig(Model):
+    """Requests in their order, with counters of their own."""
+
+    name: str = Field(min_length=1)
+    """What comes true, as a sentence. Needed."""
+
+    trace: Many[StepConfig] = Field(min_length=1)
+    """The requests. At least one."""
+
+
+class TestsFile(Model):
+    """Tests of limits, in a file `NAME_test.yaml`."""
+
+    domain: str = Field(min_length=1)
+    """The domain that the requests are for. Needed."""
+
+    cases: Many[CaseConfig] = Field(min_length=1)
+    """The tests. At least one."""

@@ -75,27 +75,38 @@ class Metrics:
     def observe(self, decision: Decision, modes: Modes, domain: str, *, domain_known: bool) -> None:
         """Count one answered request."""
         (self._over if decision.over else self._ok).value += 1
-        self._watched.value += decision.watched
+        if decision.watched:
+            self._watched.value += 1
         if not domain_known:
             self._no_domain.value += 1
             return
+        ratio = modes.near_limit_ratio
         for status, verdict in zip(decision.statuses, decision.verdicts, strict=True):
-            self._observe(status, verdict, domain, modes.near_limit_ratio)
+            self._observe(status, verdict, domain, ratio)
 
     def _observe(self, status: Status, verdict: Verdict, domain: str, near_limit_ratio: float) -> None:
-        series = self._series(domain, verdict)
-        (series.over if status.over else series.ok).value += 1
-        outcome, limit, hits = verdict.outcome, verdict.limit, verdict.hits
+        rule, limit, hits, outcome = verdict.rule, verdict.limit, verdict.hits, verdict.outcome
+        series = None if rule is None or rule.shown else self._rules.get((domain, rule.label))
+        if series is None:
+            series = self._series(domain, verdict)
+        if status.over:
+            series.over.value += 1
+        else:
+            series.ok.value += 1
         if outcome is None or limit is None:
             return
         if hits < 0:
             series.refunds.value -= hits
             return
         series.hits.value += hits
-        (series.over_hits if outcome.over else series.within).value += hits
-        series.near.value += near_limit_hits(outcome, limit, near_limit_ratio)
-        if verdict.shadowed:
-            series.shadow.value += hits
+        if outcome.over:
+            series.over_hits.value += hits
+            if verdict.shadowed:
+                series.shadow.value += hits
+        else:
+            series.within.value += hits
+        if outcome.after > limit.requests_per_unit * near_limit_ratio:
+            series.near.value += near_limit_hits(outcome, limit, near_limit_ratio)
 
     def _series(self, domain: str, verdict: Verdict) -> _RuleSeries:
         rule = verdict.rule

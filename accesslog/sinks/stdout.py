@@ -2,17 +2,18 @@
 
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from accesslog.sinks import SinkError, sink_error
 from accesslog.sinks.worker import Worker
+from edgekeeper.errors import WriteError, write_error
 
 __all__ = ["StdoutSink"]
 
 _POLL_MS: Final = 100
 _SLICE_BYTES: Final = 4096
-"""PIPE_BUF: what a pipe that polls as writable takes without making the writer wait (pipe(7))."""
+"""PIPE_BUF: what a pipe that polls as writable takes without making the writer wait, and in one piece however many
+write to it (pipe(7))."""
 
 
 class StdoutSink:
@@ -26,30 +27,39 @@ class StdoutSink:
         self._torn = self._closing = False
         self._worker = Worker("accesslog-stdout")
 
+    @property
+    def events(self) -> Mapping[str, int]:
+        """Nothing happens to a pipe."""
+        return {}
+
     async def write(self, lines: Sequence[bytes]) -> None:
         """Write the lines, however long their reader takes."""
-        data = b"".join(lines)
-        await self._worker.run(lambda: self._write(data))
+        await self._worker.run(lambda: self._write(lines))
 
     async def flush(self) -> None:
         """Do nothing: a pipe has no memory to flush."""
+
+    def reopen(self) -> None:
+        """Do nothing: the descriptor is the process's."""
 
     async def close(self) -> None:
         """Give up a write that waits for its reader. The descriptor is the process's and stays open."""
         self._closing = True
         self._worker.stop()
 
-    def _write(self, data: bytes) -> None:
-        if self._torn:
-            data = b"\n" + data
-        written = 0
+    def _write(self, lines: Sequence[bytes]) -> None:
         try:
-            while written < len(data):
-                self._wait()
-                written += self._os_write(self._fd, data[written : written + _SLICE_BYTES])
-                self._torn = written < len(data)
+            for piece in _pieces([b"\n", *lines] if self._torn else lines):
+                self._write_piece(piece)
         except OSError as error:
-            raise sink_error(error) from None
+            raise write_error(error) from None
+
+    def _write_piece(self, piece: bytes) -> None:
+        while piece:
+            self._wait()
+            written = self._os_write(self._fd, piece)
+            self._torn = written < len(piece) or not piece.endswith(b"\n")
+            piece = piece[written:]
 
     def _wait(self) -> None:
         """Wait until the reader has room, but look every 100 ms whether there is still a reason to."""
@@ -57,4 +67,19 @@ class StdoutSink:
         poll.register(self._fd, select.POLLOUT)
         while not poll.poll(_POLL_MS):
             if self._closing:
-                raise SinkError("stopped")
+                raise WriteError("stopped")
+
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the lines in pieces that a pipe takes whole: several lines, or a part of a long one."""
+    gathered = b""
+    for line in lines:
+        if gathered and len(gathered) + len(line) > _SLICE_BYTES:
+            yield gathered
+            gathered = b""
+        if len(line) > _SLICE_BYTES:
+            yield from (line[at : at + _SLICE_BYTES] for at in range(0, len(line), _SLICE_BYTES))
+        else:
+            gathered += line
+    if gathered:
+        yield gathered

@@ -32,10 +32,8 @@ class Worker:
         self._jobs.put(lambda: _settle(loop, future, job))
         return await future
 
-    def stop(self, last: Callable[[], None] | None = None) -> None:
-        """End the thread after the jobs that it has, and after `last`. Does not wait for it."""
-        if last is not None and self._thread is not None:
-            self._jobs.put(last)
+    def stop(self) -> None:
+        """End the thread after the jobs that it has. Does not wait for it."""
         self._jobs.put(None)
 
     def _work(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
@@ -35,17 +36,30 @@ class BadKey(ValueError):  # noqa: N818 - reads as a sentence
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One public key (or shared secret) and the algorithms that it may be used with."""
+    """One public key (or shared secret) and the algorithms that it may be used with. It can be pickled."""
 
     kid: str | None
     algorithms: frozenset[str]
     material: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        material = self.material if isinstance(self.material, bytes) else _der(self.material)
+        return _restored, (self.kid, self.algorithms, material, isinstance(self.material, bytes))
 
     def verifies(self, algorithm: str, message: bytes, signature: bytes) -> bool:
         """Return whether `signature` is this key's, made with `algorithm`."""
         return algorithm in self.algorithms and _ALGORITHMS[algorithm].verify(
             message, self.material, signature
         )
+
+
+def _der(material: Any) -> bytes:
+    der: bytes = material.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+def _restored(kid: str | None, algorithms: frozenset[str], material: bytes, secret: bool) -> Key:  # noqa: FBT001
+    return Key(kid, algorithms, material if secret else load_der_public_key(material))
 
 
 class KeySet:

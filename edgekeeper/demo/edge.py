@@ -102,10 +102,7 @@ class Edge:
         configure("edgekeeper-demo", log)
         await self._stack.enter_async_context(self.upstream)
         await self._stack.enter_async_context(self.tcp_upstream)
-        settings = load(str(self.directory / "edgekeeper.yaml"))
-        self.services = Supervisor(settings, settings.sections, stderr=log.fileno())
-        await self._stack.enter_async_context(self.services)
-        await self._ready()
+        await self._serve(log.fileno())
         addresses = Addresses(
             sockets=self.directory,
             log=self.directory / "envoy-access.log",
@@ -114,10 +111,23 @@ class Edge:
             edge_port=self._edge_port,
             ipv6=has_ipv6(),
         )
-        self.envoy = EnvoyProcess(patient(render(configuration("edge"), addresses)), self.directory / "envoy")
+        self.envoy = EnvoyProcess(
+            self._amended(render(configuration("edge"), addresses)), self.directory / "envoy"
+        )
         await self._stack.enter_async_context(self.envoy)
         for cluster in ("authz", "ratelimit", "accesslog"):
             await self.envoy.reached(f"cluster.{cluster}.membership_healthy", 1)
+
+    async def _serve(self, stderr: int) -> None:
+        """Start the services; they are ready afterwards, and end with `_stack`."""
+        settings = load(str(self.directory / "edgekeeper.yaml"))
+        self.services = Supervisor(settings, settings.sections, stderr=stderr)
+        await self._stack.enter_async_context(self.services)
+        await self._ready()
+
+    def _amended(self, envoy: str) -> str:
+        """Return Envoy's configuration as it suits this machine."""
+        return patient(envoy)
 
     def _configure(self) -> None:
         shipped = self._config or resources.files("edgekeeper.demo") / "config"
@@ -137,10 +147,10 @@ class Edge:
             raise DependencyError(f"the services were not ready after {START_S} s{self._tail()}") from None
 
     async def _all_ready(self) -> bool:
-        if self.services.failed:
+        if self.services.failed.is_set():
             raise DependencyError(f"a service cannot start{self._tail()}")
         reports = await self.services.reports()
-        return all(report is not None and report.ready for report in reports.values())
+        return all(report is not None and report.ready for workers in reports.values() for report in workers)
 
     def _tail(self) -> str:
         lines = (self.directory / "services.log").read_text(encoding="utf-8").splitlines()

@@ -8,7 +8,7 @@ import pytest
 
 from accesslog.batch import Lane
 from accesslog.pipeline import Pipeline
-from accesslog.sinks import Reason, SinkError
+from edgekeeper.errors import WriteError
 
 LINE = b"0123456789\n"
 
@@ -37,12 +37,13 @@ class MemorySink:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
-        self.reason: Reason | None = None
+        self.reason: str | None = None
         self.error: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.flushed = self.closed = False
         self.writes = 0
+        self.events: dict[str, int] = {}
 
     async def write(self, lines: Sequence[bytes]) -> None:
         self.writes += 1
@@ -50,13 +51,16 @@ class MemorySink:
         if self.error is not None:
             raise self.error
         if self.reason is not None:
-            raise SinkError(self.reason)
+            raise WriteError(self.reason)
         self.lines += lines
 
     async def flush(self) -> None:
         self.flushed = True
         if self.reason is not None:
-            raise SinkError(self.reason)
+            raise WriteError(self.reason)
+
+    def reopen(self) -> None:
+        pass
 
     async def close(self) -> None:
         self.closed = True

@@ -15,7 +15,7 @@ from accesslog.__main__ import SERVICE
 from accesslog.config import AccesslogSection
 from accesslog.generation import build
 from accesslog.service import AccessLog
-from accesslog.sinks.file import FileSink
+from edgekeeper.records import Records
 from edgekeeper.rpc import Call, Drain, StreamMethod
 from edgekeeper.service import Runtime, Snapshot
 from edgekeeper.sources import DiskSources
@@ -40,7 +40,7 @@ class Harness:
             clock=ManualClock(),
             log=logging.getLogger("test.accesslog"),
         )
-        self.sink = FileSink(str(self.file))
+        self.sink = Records(str(self.file))
         snapshot = Snapshot(build(section(self.file, **more), DiskSources()))
         self.app = AccessLog({"main": self.sink}, self.runtime, snapshot, instance="i")
 
@@ -220,6 +220,22 @@ async def test_a_sink_that_fails_is_not_ready_and_says_why(
     await harness.app.stop()
     assert 1 == len(harness.file.read_bytes().splitlines())
     assert 1 == harness.metric('sink_up{sink="main"}')
+
+
+async def test_a_hangup_opens_the_files_of_all_sinks_anew(harness: Harness) -> None:
+    await harness.sink.write(())
+    harness.file.rename(harness.file.with_suffix(".1"))
+    for reopen in harness.runtime.reopeners:
+        reopen()
+    await harness.sink.flush()
+    assert b"" == harness.file.read_bytes()
+    await harness.app.stop()
+
+
+async def test_a_line_that_another_life_left_torn_is_counted(harness: Harness, sample: Any) -> None:
+    harness.file.write_bytes(b'{"torn":')
+    assert 1 == len(await harness.run([sample.raw_message(sample.tcp_entry())]))
+    assert 1 == harness.metric('sink_events_total{sink="main",event="torn"}')
 
 
 async def test_what_a_sink_never_took_and_what_nobody_worked_on_is_counted(

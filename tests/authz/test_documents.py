@@ -267,6 +267,18 @@ def test_an_entry_without_a_document_is_a_mistake_since_it_denies_everything(loa
     ]
 
 
+@pytest.mark.parametrize("content", ["", "---\n# nothing\n"])
+def test_a_file_without_a_document_is_a_mistake_since_what_it_guarded_would_be_open(load, tmp_path, content):
+    """An editor that writes in place leaves it empty for a moment."""
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "z.yaml").write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load(HEAD + "  rules: []", policies=[{"path": str(tmp_path / "documents")}])
+    assert [f"{tmp_path}/documents/z.yaml: there is no document here"] == [
+        str(problem).partition(";")[0] for problem in caught.value.problems
+    ]
+
+
 def test_no_problem_quotes_a_key(load):
     with pytest.raises(ConfigError) as caught:
         load(PROVIDER + f"  keys: {{inline: {{keys: [{{kty: oct, k: {SECRET}}}]}}}}")

@@ -403,3 +403,26 @@ def test_two_keys_cannot_have_one_name(issuer):
         [issuer.jwk(issuer.rsa, kid="a"), issuer.jwk(issuer.ec, kid="a")], ["RS256", "ES256"]
     )
     assert (1, [(1, "another key has the same `kid`")]) == (len(keys), refused)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA", "HS256"])
+def test_a_key_that_was_handed_over_verifies_what_it_did_before(algorithm):
+    import pickle
+
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    private = {
+        "RS256": lambda: rsa.generate_private_key(65537, 2048),
+        "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "EdDSA": ed25519.Ed25519PrivateKey.generate,
+        "HS256": lambda: b"k" * 32,
+    }[algorithm]()
+    algorithms = jwt.algorithms.get_default_algorithms()[algorithm]
+    public = private if isinstance(private, bytes) else private.public_key()
+    keys, refused = key_set([algorithms.to_jwk(public, as_dict=True) | {"kid": "a"}], [algorithm])
+    assert [] == refused
+    handed = pickle.loads(pickle.dumps(keys))
+    key, signature = handed.key("a", algorithm), algorithms.sign(b"message", private)
+    assert handed.generation == keys.generation
+    assert key.verifies(algorithm, b"message", signature)
+    assert not key.verifies(algorithm, b"massage", signature)

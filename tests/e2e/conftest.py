@@ -60,7 +60,7 @@ async def no_secret_is_anywhere(running: Edge, secrets: list[str]) -> None:
     places = {
         str(path.relative_to(running.directory)): path.read_bytes() for path in written(running.directory)
     }
-    for path in ("/metrics", "/readyz", "/version"):
+    for path in ("/metrics", "/readyz", "/config", "/generation", "/version"):
         places[path] = (await admin(running, path)).encode()
     found = [place for place, content in places.items() if any(needle in content for needle in needles)]
     assert [] == found

@@ -98,3 +98,16 @@ async def test_every_entry_that_envoy_wrote_arrived(edge):
         await edge.get("/healthz")
     after = await counts("e2e-after-ten")
     assert [10, 10, 10, 0] == [now - then for now, then in zip(after, before, strict=True)]
+
+
+async def test_records_that_were_moved_aside_are_let_go_of_on_sighup_though_nothing_is_written(edge):
+    await edge.get("/healthz", headers=[("user-agent", "e2e-moved")])
+    await edge.record(user_agent__original="e2e-moved")
+    edge.records_file.rename(edge.records_file.with_name("access.ndjson.1"))
+    await edge.services.reload()
+    async with asyncio.timeout(5):
+        while not edge.records_file.exists():  # noqa: ASYNC110 - the other side is a process
+            await asyncio.sleep(0.01)
+    await edge.get("/healthz", headers=[("user-agent", "e2e-after-move")])
+    await edge.record(user_agent__original="e2e-after-move")
+    assert "e2e-moved" not in {record.get("user_agent.original") for record in edge.records()}

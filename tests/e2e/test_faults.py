@@ -80,7 +80,8 @@ def frozen(edge: Edge, service: str):
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # the watchdog was quicker
+            os.kill(pid, signal.SIGCONT)
 
 
 def kill(edge: Edge, service: str) -> None:
@@ -196,7 +197,7 @@ async def served_generation(edge: Edge) -> str:
 async def until_problem(edge: Edge, *words: str) -> None:
     async with asyncio.timeout(10):
         while True:
-            report = (await edge.services.reports())["authz"]
+            (report,) = (await edge.services.reports())["authz"]
             if report is not None and all(word in report.components["generation"].detail for word in words):
                 return
             await asyncio.sleep(0.01)

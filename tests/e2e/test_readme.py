@@ -19,7 +19,14 @@ COMMANDS = [
     line.partition("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()
 ]
 EDGEKEEPER = [command for command in COMMANDS if command.startswith("edgekeeper ")]
-EXPECTED = {"check": 0, "serve": 0, "schema": 0, "authz": 1, "ratelimit": 0}  # authz: explains a denial
+EXPECTED = {
+    "check": 0,
+    "serve": 0,
+    "schema": 0,
+    "envoy-config": 0,
+    "authz": 1,
+    "ratelimit": 0,
+}  # authz: explains a denial
 
 
 @pytest.fixture

@@ -71,3 +71,13 @@ def test_check_schema_and_version_run_from_the_wheel(fresh):
     assert 0 == fresh("check").returncode
     assert "edgekeeper.yaml" in json.loads(fresh("schema").stdout)["description"]
     assert "1.85" in json.loads(fresh("version", "--format", "json").stdout)["packages"]["grpcio"]
+
+
+def test_the_wheel_prints_what_envoy_needs_to_know(fresh):
+    (fresh.place / "limits.yaml").write_text("domain: edge\ndescriptors: []\n")
+    (fresh.place / "limits-only.yaml").write_text(
+        "ratelimit: {listen: 'unix:r.sock', limits: [limits.yaml]}\n"
+    )
+    done = fresh("envoy-config", "--config", "limits-only.yaml")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert f"{{pipe: {{path: {fresh.place}/r.sock}}}}" in done.stdout

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 TOY = Path(__file__).with_name("toy") / "__main__.py"
-PATIENCE_S = 20
+PATIENCE_S = 40
 
 
 @dataclass
@@ -66,9 +66,67 @@ class Toys:
         return {**os.environ, "PYTHONPATH": str(self.place)}
 
     async def greeting(self, name: str) -> bytes:
-        async with grpc.aio.insecure_channel(f"unix:{self.place}/{name}.sock") as channel:
-            answer: bytes = await channel.unary_unary(f"/{name}.Toy/Greet")(b"", timeout=PATIENCE_S)
+        return await self.ask(name, "Greet")
+
+    async def ask(self, name: str, method: str, request: bytes = b"", *, worker: int = 0) -> bytes:
+        """Ask a worker over a connection of its own."""
+        return await self.ask_at(
+            self.place / (f"{name}-{worker}.sock" if worker else f"{name}.sock"), name, method, request
+        )
+
+    async def ask_at(self, path: Path, name: str, method: str, request: bytes = b"") -> bytes:
+        """Ask whoever serves at the path."""
+        async with grpc.aio.insecure_channel(
+            f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            answer: bytes = await channel.unary_unary(f"/{name}.Toy/{method}")(request, timeout=PATIENCE_S)
             return answer
+
+    def workers(self) -> dict[str, int]:
+        """The pids of the workers of these toys that live, by `service/worker`; of two that overlap, the newer."""
+        found = {}
+        for pid, arguments in sorted(self._processes()):
+            service, worker = arguments[arguments.index("-m") + 1], arguments[arguments.index("--worker") + 1]
+            found[f"{service}/{worker}"] = pid
+        return found
+
+    def _processes(self) -> Iterator[tuple[int, list[str]]]:
+        for process in Path("/proc").iterdir():
+            try:
+                arguments = (process / "cmdline").read_bytes().decode().split("\0")
+                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            except (OSError, UnicodeDecodeError):
+                continue
+            if str(self.config) in arguments and "--worker" in arguments and state != "Z":
+                yield int(process.name), arguments
+
+    async def gone(self, within_s: float = PATIENCE_S) -> None:
+        """Return when no worker of these toys lives."""
+        await self.until(lambda: not self.workers(), within_s=within_s)
+
+    async def until(self, holds: Callable[[], Any], within_s: float = PATIENCE_S) -> None:
+        """Return once something holds of processes that tell nobody when it does."""
+        async with asyncio.timeout(within_s):
+            while not holds():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+
+    async def ready(self, status: int = 200) -> dict[str, list[dict[str, dict[str, Any]]]]:
+        """Return the components of each worker by service, once /readyz has this status."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(aiohttp.ClientConnectionError):
+                    got, text = await self.admin("/readyz")
+                    if got == status:
+                        return {
+                            name: [worker["components"] for worker in service["workers"]]
+                            for name, service in json.loads(text)["services"].items()
+                        }
+                await asyncio.sleep(0.02)
+
+    async def metric(self, series: str) -> float | None:
+        """The value of one series of /metrics."""
+        lines = (await self.admin("/metrics"))[1].splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{series} ")), None)
 
     async def admin(self, path: str) -> tuple[int, str]:
         connector = aiohttp.UnixConnector(str(self.place / "admin.sock"))
@@ -149,11 +207,11 @@ async def start(toys: Toys) -> AsyncIterator[Start]:
     """Start `python ...` with the toys installed; ended, if need be by force, with the test."""
     started: list[Running] = []
 
-    async def start(*arguments: str) -> Running:
+    async def start(*arguments: str, **environ: str) -> Running:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
-            env=toys.environ,
+            env={**toys.environ, **environ},
             cwd=toys.place,
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,

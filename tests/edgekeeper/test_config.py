@@ -8,8 +8,21 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from edgekeeper.config import Address, Bytes, Duration, Listen, Many, Model, Place, exactly_one, validated
+from edgekeeper.config import (
+    Address,
+    Bytes,
+    Duration,
+    Listen,
+    Many,
+    Model,
+    Place,
+    Tls,
+    exactly_one,
+    mistake_at,
+    validated,
+)
 from edgekeeper.errors import ConfigError
+from edgekeeper.service import Section
 from edgekeeper.yaml import Document, parse
 
 SECRET = "hunter2-canary"
@@ -152,7 +165,7 @@ LOOPBACK = "plaintext beyond loopback: listen on 127.0.0.1, [::1] or a Unix sock
         ("listen: ':80'", "1:9: `listen`: the host must be an IP address or `localhost`"),
         ("listen: 80", "1:9: `listen`: expected text: `unix:PATH` or `HOST:PORT`"),
         ("listen: {path: x}", "1:9: `listen`: expected text: `unix:PATH` or `HOST:PORT`"),
-        (f"listen: unix:/{'x' * 98}", "1:9: `listen`: the path of a Unix socket must have 1 to 98 bytes"),
+        (f"listen: unix:/{'x' * 98}", "1:9: `listen`: the path of a Unix socket must have 1 to 97 bytes"),
         ('listen: "unix:a\\0b"', "1:9: `listen`: a path cannot hold a zero byte"),
         ("place: ''", "1:8: `place`: needs at least 1 character"),
         ('place: "a\\0b"', "1:8: `place`: a path cannot hold a zero byte"),
@@ -265,9 +278,95 @@ def test_a_relative_place_starts_at_the_file_that_it_stands_in(text: str, want: 
 
 
 def test_the_longest_socket_path_leaves_room_for_the_name_of_the_process():
-    assert f"/{'x' * 97}" == good(f"listen: unix:/{'x' * 97}").listen.path
+    assert f"/{'x' * 96}" == good(f"listen: unix:/{'x' * 96}").listen.path
 
 
 def test_the_schema_shows_scalars_with_a_unit_as_text():
     properties = Everything.model_json_schema()["properties"]
     assert ("string", "string") == (properties["wait"]["type"], properties["memory"]["type"])
+
+
+# -- who may be listened to
+
+FILES = "certificate: a, key: b"
+WIDE = "plaintext beyond loopback; set `tls` with `certificate`, `key` and `client_ca`, or listen on 127.0.0.1, [::1] or a Unix socket"
+ANYONE = "anyone on the network could ask for decisions; set `client_ca`, or listen on loopback"
+ON_UNIX = (
+    "does nothing on a Unix socket, whose mode says who may connect; leave it out, or listen on HOST:PORT"
+)
+NAME = (
+    "expected a DNS name in lower case (`envoy.example.com`, `*.example.com`) or a URI"
+    " (`spiffe://example.com/envoy`) of the certificate's subject alternative names"
+)
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:80", "'[::]:80'", "192.0.2.1:80", "'[2001:db8::1]:80'", "10.0.0.1:0"]
+)
+def test_a_wide_address_needs_tls_with_a_client_ca(listen: str):
+    at = f"f.yaml:1:9: `listen`: {WIDE}"
+    assert [at] == problems(f"listen: {listen}", Section)
+    assert [at] == problems(f"listen: {listen}\ntls: null", Section)
+    assert [f"f.yaml:2:6: `tls`: {ANYONE}"] == problems(f"listen: {listen}\ntls: {{{FILES}}}", Section)
+    section = validated(Section, document(f"listen: {listen}\ntls: {{{FILES}, client_ca: c}}"))
+    assert (True, "c") == (section.listen.wide, section.tls.client_ca)
+
+
+@pytest.mark.parametrize("listen", ["localhost:80", "127.9.9.9:80", "'[::1]:80'"])
+def test_on_loopback_tls_is_a_choice(listen: str):
+    for tls in ("null", f"{{{FILES}}}", f"{{{FILES}, client_ca: c, client_names: [a.example.com]}}"):
+        assert not validated(Section, document(f"listen: {listen}\ntls: {tls}")).listen.wide
+
+
+def test_on_a_unix_socket_tls_is_refused():
+    text = f"listen: unix:/run/a.sock\ntls: {{{FILES}, client_ca: c}}"
+    assert [f"f.yaml:2:6: `tls`: {ON_UNIX}"] == problems(text, Section)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("{}", ["1:1: missing field `certificate`", "1:1: missing field `key`"]),
+        (
+            f"{FILES}, client_names: [a]",
+            ["1:40: `client_names`: nobody's names are known without `client_ca`; set it as well"],
+        ),
+        (f"{FILES}, client_names: []", []),
+        *(
+            (f"{FILES}, client_ca: c, client_names: ['{wrong}']", [f"1:55: `client_names[0]`: {NAME}"])
+            for wrong in (
+                "", "A.example.com", "*", "*.", "a.*.example.com", "a*.example.com", "*.*.com", "10.0.0.1", "::1", "a b",
+                "a@example.com", "-a.example.com", ".example.com", "example.com.", "spiffe://", "spiffe://a/*", "x" * 64,
+                "spiffe://me@a/b",
+            )
+        ),
+        *(
+            (f"{FILES}, client_ca: c, client_names: ['{right}']", [])
+            for right in ("a", "*.example.com", "a_b.example.com", "spiffe://example.com/ns/x", "https://a/b?c=d", "x" * 63)
+        ),
+    ],
+)  # fmt: skip
+def test_the_names_of_clients_are_names_that_a_certificate_can_have(text: str, want: list[str]):
+    text = f"{{{text}}}" if text != "{}" else text
+    try:
+        found = [str(problem) for problem in problems(text, Tls)]
+    except pytest.fail.Exception:
+        found = []
+    assert [f"f.yaml:{one}" for one in want] == found
+
+
+def test_the_files_of_tls_are_relative_to_the_file_that_names_them():
+    tls = validated(Tls, document(f"{{{FILES}, client_ca: ./c}}"), base=PurePath("/base"))
+    assert ("/base/a", "/base/b", "/base/c") == (tls.certificate, tls.key, tls.client_ca)
+
+
+def test_a_validator_of_a_whole_model_can_point_at_a_field():
+    class Pair(Model):
+        left: int
+        right: int
+
+        @model_validator(mode="after")
+        def _rising(self) -> "Pair":
+            raise mistake_at("right", "too small")
+
+    assert ["f.yaml:2:8: `right`: too small"] == problems("left: 2\nright: 1", Pair)

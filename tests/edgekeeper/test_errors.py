@@ -1,6 +1,7 @@
 """Which error is which gRPC status, and what a peer is told of it."""
 
 import asyncio
+import errno
 
 import grpc
 import pytest
@@ -15,7 +16,9 @@ from edgekeeper.errors import (
     OperatorError,
     Overload,
     Problem,
+    WriteError,
     grpc_status,
+    write_error,
 )
 from edgekeeper.settings import Unreadable
 from edgekeeper.sockets import InUse
@@ -27,6 +30,7 @@ TABLE = [
     (OperatorError, "FAILED_PRECONDITION", "not configured"),
     (DependencyError, "UNAVAILABLE", "temporarily unavailable"),
     (Overload, "UNAVAILABLE", "temporarily unavailable"),
+    (WriteError, "UNAVAILABLE", "temporarily unavailable"),
     (ClientError, "INVALID_ARGUMENT", "malformed request"),
     (Bug, "INTERNAL", "internal error"),
     (Unreadable, "FAILED_PRECONDITION", "not configured"),
@@ -60,7 +64,8 @@ def test_no_error_of_ours_is_unknown_which_envoy_would_let_pass():
 
 
 @pytest.mark.parametrize(
-    "error", [OperatorError, DependencyError, Overload, ClientError, Bug, ConfigError, Unreadable, InUse]
+    "error",
+    [OperatorError, DependencyError, Overload, WriteError, ClientError, Bug, ConfigError, Unreadable, InUse],
 )
 def test_an_error_says_whose_fault_it_is(error: type[Exception]):
     assert error.__doc__ is not None
@@ -90,3 +95,18 @@ def test_a_config_error_holds_every_problem_once_in_the_order_of_files_and_lines
     assert (one, two, ten, other) == error.problems
     assert "a:1:1: x\na:2:1: x\na:10:1: x\nb:1:1: x" == str(error)
     assert ("FAILED_PRECONDITION", "not configured") == grpc_status(error)
+
+
+@pytest.mark.parametrize(
+    ("number", "want"),
+    [
+        (errno.ENOSPC, "disk_full"), (errno.EDQUOT, "disk_full"), (errno.EROFS, "read_only"), (errno.EACCES, "read_only"),
+        (errno.EPERM, "read_only"), (errno.EFBIG, "too_large"), (errno.ENOENT, "no_directory"),
+        (errno.ENOTDIR, "no_directory"), (errno.EEXIST, "no_directory"), (errno.EISDIR, "not_a_file"),
+        (errno.ENXIO, "not_a_file"), (errno.EPIPE, "closed"), (errno.EBADF, "closed"), (errno.EAGAIN, "locked"),
+        (errno.ENOLCK, "no_locks"), (errno.EMFILE, "no_descriptors"), (errno.ENFILE, "no_descriptors"),
+        (errno.EIO, "io_error"), (None, "io_error"),
+    ],
+)  # fmt: skip
+def test_what_the_system_says_of_a_write_is_a_word(number: int | None, want: str):
+    assert want == write_error(OSError(number, CANARY) if number else OSError(CANARY)).reason

@@ -5,23 +5,26 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from edgekeeper.calls import _until_drained
+from edgekeeper.channel import options, waiting
 from edgekeeper.clock import SystemClock
 from edgekeeper.errors import Bug, ClientError, DependencyError, OperatorError, Overload
 from edgekeeper.rpc import Call, Drain, Method, StreamMethod, UnaryMethod
-from edgekeeper.server import Server, _options, _until_drained
+from edgekeeper.server import Server
 from edgekeeper.telemetry import Registry, render
 
 SERVICE = "toy.Toy"
 
 
 @asynccontextmanager
-async def serving(sockets: Path, *methods: Method, max_in_flight: int = 8, reflect: bool = False):
+async def serving(sockets: Path, *methods: Method, max_in_flight: int = 8, **options: Any):
     server = Server(
         methods,
         [SERVICE],
@@ -29,7 +32,7 @@ async def serving(sockets: Path, *methods: Method, max_in_flight: int = 8, refle
         registry=(registry := Registry()),
         clock=SystemClock(),
         log=logging.getLogger("test"),
-        reflect=reflect,
+        **options,
     )
     target = f"unix:{sockets}/s.sock"
     await server.start(target)
@@ -241,7 +244,7 @@ async def test_a_draining_stream_ends_at_its_next_message_and_keeps_it(sockets: 
 
 
 async def test_an_idle_stream_ends_one_flush_interval_after_the_drain_began(sockets: Path, monkeypatch):
-    monkeypatch.setattr("edgekeeper.server.FLUSH_S", 0.05)
+    monkeypatch.setattr("edgekeeper.calls.FLUSH_S", 0.05)
     first = asyncio.Event()
 
     async def handler(requests: AsyncIterator[bytes], _call: Call) -> bytes:
@@ -331,25 +334,29 @@ async def test_a_cancelled_stream_leaves_no_read_behind():
 class LateContext:
     """A call whose deadline is over when it arrives; the transport itself would rarely let one through."""
 
-    def __init__(self) -> None:
+    def __init__(self, remaining_s: float) -> None:
+        self.remaining_s = remaining_s
         self.aborted: tuple[grpc.StatusCode, str] | None = None
 
     def time_remaining(self) -> float:
-        return 0.0
+        return self.remaining_s
 
     async def abort(self, code: grpc.StatusCode, text: str) -> None:
         self.aborted = (code, text)
         raise grpc.aio.AbortError
 
 
+@pytest.mark.parametrize("remaining_s", [0.0, 0.001])
 @pytest.mark.parametrize("shed", [b"too late", None])
-async def test_a_call_past_its_deadline_is_shed_before_any_work(sockets: Path, shed: bytes | None):
+async def test_a_call_whose_deadline_no_answer_can_meet_is_shed_before_any_work(
+    sockets: Path, shed: bytes | None, remaining_s: float
+):
     async def never(_request: bytes, _call: Call) -> bytes:
         raise AssertionError
 
-    method, context = UnaryMethod("/toy.Toy/Do", never, shed=shed), LateContext()
+    method, context = UnaryMethod("/toy.Toy/Do", never, shed=shed), LateContext(remaining_s)
     async with serving(sockets, method) as (server, _):
-        handler = server._handler(method).unary_unary
+        handler = server._calls.handler(method).unary_unary
         if shed is None:
             with pytest.raises(grpc.aio.AbortError):
                 await handler(b"", context)
@@ -385,12 +392,17 @@ UNARY = {
     "grpc.so_reuseport": 0,
     "grpc.max_receive_message_length": 4 * 1024 * 1024,
     "grpc.max_concurrent_streams": 1024,
-    "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+    "grpc.http2.min_ping_interval_without_data_ms": 5_000,
     "grpc.keepalive_permit_without_calls": 1,
     "grpc.server_handshake_timeout_ms": 5_000,
     "grpc.max_metadata_size": 32_768,
 }
-AGES = {"grpc.max_connection_age_ms": 900_000, "grpc.max_connection_age_grace_ms": 30_000}
+CALLS = {
+    "grpc.max_connection_age_ms": 900_000,
+    "grpc.max_connection_age_grace_ms": 30_000,
+    "grpc.server.max_pending_requests": 128,
+    "grpc.server.max_pending_requests_hard_limit": 128,
+}
 STREAM = {
     "grpc.max_receive_message_length": 16 * 1024 * 1024 + 256 * 1024,
     "grpc.http2.bdp_probe": 0,
@@ -399,8 +411,14 @@ STREAM = {
 
 
 def test_the_options_of_a_server_are_those_that_the_design_argues():
-    assert UNARY | AGES == dict(_options([UnaryMethod("/toy.Toy/Do", echo)]))
-    assert UNARY | STREAM == dict(_options([StreamMethod("/toy.Toy/Tell", collect)]))
+    assert UNARY | CALLS == dict(options(streams=False, max_in_flight=1024, reuse_port=False))
+    assert UNARY | STREAM == dict(options(streams=True, max_in_flight=1024, reuse_port=False))
+    assert 1 == dict(options(streams=False, max_in_flight=1024, reuse_port=True))["grpc.so_reuseport"]
+
+
+@pytest.mark.parametrize(("max_in_flight", "want"), [(1, 32), (256, 32), (1024, 128), (8000, 1000)])
+def test_an_eighth_of_what_may_be_in_hand_may_wait_and_always_some(max_in_flight: int, want: int):
+    assert want == waiting(max_in_flight)
 
 
 async def test_metadata_of_20_kb_passes_and_of_60_kb_does_not(sockets: Path):
@@ -429,3 +447,83 @@ async def test_a_port_is_bound_by_one_server_only(unused_tcp_port: int):
         await servers[1].start(f"127.0.0.1:{unused_tcp_port}")
     for server in servers:
         await server.stop(0)
+
+
+async def test_two_servers_that_reuse_a_port_share_it(unused_tcp_port: int):
+    servers = [
+        Server(
+            [UnaryMethod("/toy.Toy/Do", echo)],
+            [SERVICE],
+            max_in_flight=1,
+            registry=Registry(),
+            clock=SystemClock(),
+            log=logging.getLogger("test"),
+        )
+        for _ in range(2)
+    ]
+    for server in servers:
+        assert unused_tcp_port == await server.start(f"127.0.0.1:{unused_tcp_port}", reuse_port=True)
+    await servers[0].stop(0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{unused_tcp_port}") as channel:
+        assert b"x" == await channel.unary_unary("/toy.Toy/Do")(b"x", wait_for_ready=True)
+    await servers[1].stop(0)
+
+
+async def test_health_is_as_it_is_set_and_stays_not_serving_once_it_leaves(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (server, channel):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def status(name: str) -> int:
+            return (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+
+        await server.set_serving(False)
+        assert [2, 2] == [await status(name) for name in ("", SERVICE)]
+        await server.set_serving(True)
+        assert [1, 1] == [await status(name) for name in ("", SERVICE)]
+        await server.leave()
+        await server.set_serving(True)
+        assert [2, 2] == [await status(name) for name in ("", SERVICE)]
+
+
+class Spans:
+    """A tracer that samples every other call."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+        self.calls = 0
+
+    def start(self, method: str, metadata) -> object:
+        self.calls += 1
+        if self.calls % 2 == 0:
+            return None
+        self.told.append(("start", method, metadata()["traceparent"]))
+        return self.calls
+
+    def end(self, span: object, status: str) -> None:
+        self.told.append(("end", span, status))
+
+
+async def test_a_sampled_call_is_told_to_the_tracer_from_its_beginning_to_its_status(sockets: Path):
+    spans = Spans()
+    methods = (UnaryMethod("/toy.Toy/Do", echo), raising_at("/toy.Toy/Fail"))
+    async with serving(sockets, *methods, tracer=spans) as (_, channel):
+        for method in ("/toy.Toy/Do", "/toy.Toy/Do", "/toy.Toy/Fail"):
+            await channel.unary_unary(method)(b"", metadata=[("traceparent", "00-1")]).code()
+    assert [
+        ("start", "/toy.Toy/Do", "00-1"),
+        ("end", 1, "OK"),
+        ("start", "/toy.Toy/Fail", "00-1"),
+        ("end", 3, "UNAVAILABLE"),
+    ] == spans.told
+
+
+def raising_at(name: str) -> UnaryMethod:
+    return UnaryMethod(name, raising(DependencyError("x")).handler)
+
+
+async def test_a_call_that_is_shed_is_no_span(sockets: Path):
+    spans = Spans()
+    method = UnaryMethod("/toy.Toy/Do", echo, shed=b"busy")
+    async with serving(sockets, method, max_in_flight=0, tracer=spans) as (_, channel):
+        assert b"busy" == await channel.unary_unary("/toy.Toy/Do")(b"")
+    assert [] == spans.told

@@ -172,14 +172,17 @@ def test_a_file_has_one_document(in_process, text: str, count: int):
     ("root", "want"),
     [
         (
-            {"admin": {"control": "unix:x"}},
-            ":1:18: `admin.control`: expected null; nothing else in this edition",
+            {"admin": {"control": "localhost:1"}},
+            "`admin.control`: expected `unix:PATH`: who may change state is decided by the mode of a socket",
         ),
         ({"admin": {"listen": "0.0.0.0:1"}}, ":1:17: `admin.listen`: plaintext beyond loopback"),
-        ({"telemetry": {"trace_sample": 0.5}}, "`telemetry.trace_sample`: must be at most 0.0"),
         (
-            {"telemetry": {"otlp_endpoint": "http://x"}},
-            "`telemetry.otlp_endpoint`: expected null; nothing else in this edition",
+            {"telemetry": {"trace_sample": 0.5}},
+            "`telemetry.trace_sample`: traces need `otlp_endpoint`: there is nowhere to send them",
+        ),
+        (
+            {"telemetry": {"otlp_endpoint": "http://x", "trace_sample": 1.5}},
+            "`telemetry.trace_sample`: must be at most 1.0",
         ),
         ({"telemetry": {"service_name": ""}}, "`telemetry.service_name`: needs at least 1 character"),
         ({"autz": {}}, "unknown field `autz`; known here: `state`, `admin`, `telemetry`, `toy`, `twin`"),
@@ -194,9 +197,9 @@ def test_what_this_edition_does_not_do_is_refused(in_process, root: dict[str, An
 @pytest.mark.parametrize(
     ("field", "value", "want"),
     [
-        ("workers", 2, "expected `1`; nothing else in this edition"),
+        ("workers", 0, "must be at least 1"),
+        ("workers", 65, "must be at most 64"),
         ("transport", "envoy", "expected `grpcio`; nothing else in this edition"),
-        ("tls", {}, "expected null; nothing else in this edition"),
         ("max_in_flight", 0, "must be at least 1"),
         ("max_in_flight", 100_001, "must be at most 100000"),
     ],
@@ -205,6 +208,47 @@ def test_what_every_section_has_is_checked(in_process, field: str, value: Any, w
     in_process.sections["toy"][field] = value
     (problem,) = refused(in_process)
     assert problem.endswith(f"`toy.{field}`: {want}")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "want"),
+    [
+        ("collector:4318", "expected a URL, as in `http://127.0.0.1:4318`"),
+        ("grpc://collector:4317", "expected a URL, as in `http://127.0.0.1:4318`"),
+        ("http://", "expected a URL, as in `http://127.0.0.1:4318`"),
+        ("http://a b", "expected a URL, as in `http://127.0.0.1:4318`"),
+        ("http://[::1", "expected a URL, as in `http://127.0.0.1:4318`"),
+        ("http://a:port", "expected a URL, as in `http://127.0.0.1:4318`"),
+        ("http://a:99999", "expected a URL, as in `http://127.0.0.1:4318`"),
+        (
+            f"http://me:{MARK}@a",
+            "no user or password here: set `OTEL_EXPORTER_OTLP_HEADERS` in the environment",
+        ),
+        (f"http://a/?key={MARK}", "a base URL has no query and no fragment"),
+        (f"http://a/#{MARK}", "a base URL has no query and no fragment"),
+    ],
+)
+def test_the_endpoint_of_a_collector_is_a_base_url(in_process, endpoint: str, want: str):
+    (problem,) = refused(in_process, telemetry={"otlp_endpoint": endpoint, "trace_sample": 0.5})
+    assert problem.endswith(f"`telemetry.otlp_endpoint`: {want}")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "want"),
+    [
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+        ("https://collector.example.com/otlp/", "https://collector.example.com/otlp"),
+        ("http://[::1]:4318//", "http://[::1]:4318"),
+    ],
+)
+def test_a_final_slash_of_the_endpoint_is_nothing(in_process, endpoint: str, want: str):
+    assert want == loaded(in_process, telemetry={"otlp_endpoint": endpoint}).root.telemetry.otlp_endpoint
+
+
+def test_two_addresses_of_admin_are_two(in_process):
+    same = {"listen": "unix:a.sock", "control": "unix:a.sock"}
+    (problem,) = refused(in_process, admin=same)
+    assert "is the address of `admin" in problem
 
 
 def test_the_environment_is_read_in_this_file(in_process, monkeypatch):
@@ -246,3 +290,33 @@ def test_without_a_name_the_usual_places_are_looked_at_in_their_order(tmp_path: 
     assert tmp_path / "etc.yaml" == find(None)
     (tmp_path / "edgekeeper.yaml").write_bytes(b"")
     assert tmp_path / "edgekeeper.yaml" == find(None)
+
+
+@pytest.mark.parametrize(
+    ("toy", "twin", "want"),
+    [
+        (("unix:a.sock", 2), ("unix:a-1.sock", 1), "a-1.sock is the address of worker 1 of `toy` too"),
+        (("unix:a.sock", 2), ("unix:b.sock", 2), None),
+        (
+            ("127.0.0.1:9000", 3),
+            ("127.0.0.1:9002", 1),
+            "127.0.0.1:9002 is the address of worker 2 of `toy` too",
+        ),
+        (("127.0.0.1:9000", 2), ("127.0.0.1:9002", 1), None),
+        (("127.0.0.1:0", 3), ("127.0.0.1:0", 3), None),
+        (("127.0.0.1:65535", 2), ("unix:b.sock", 1), "worker 1 of `toy` would listen on 127.0.0.1:65536"),
+        (("unix:b.sock", 2), ("unix:admin-1.sock", 1), None),
+    ],
+)
+def test_no_two_workers_may_have_one_address(in_process, toy, twin, want):
+    for name, (listen, workers) in (("toy", toy), ("twin", twin)):
+        in_process.sections[name] |= {"listen": listen, "workers": workers}
+    in_process.write()
+    if want is None:
+        load(str(in_process.config))
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(str(in_process.config))
+    (problem,) = caught.value.problems
+    assert want in problem.message
+    assert problem.line > 0

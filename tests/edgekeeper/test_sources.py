@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgekeeper import sources as module
@@ -78,14 +79,6 @@ def test_a_directory_that_is_not_there_is_a_problem(tmp_path: Path, name: str, w
     assert f"{tmp_path / name}: cannot be read: {why}" == said(raised)
 
 
-def test_a_directory_of_too_many_files_is_a_problem(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_FILES", 2)
-    for name in "abc":
-        (tmp_path / f"{name}.yaml").write_bytes(b"")
-    with pytest.raises(ConfigError, match="more than 2 files"):
-        DiskSources().yaml_files(str(tmp_path))
-
-
 def both(path: Path) -> DiskSources:
     sources = DiskSources()
     for file in sources.yaml_files(str(path)):
@@ -114,19 +107,69 @@ def test_the_digest_does_not_depend_on_the_order_of_reading(tmp_path: Path):
         for name in names:
             sources.read(str(tmp_path / name))
     assert one.record().digest() == other.record().digest()
-    assert one.content() == other.content()
+    assert one.watched() == other.watched()
 
 
-def test_what_could_not_be_read_is_part_of_the_content_and_not_of_the_record(tmp_path: Path):
+def test_what_could_not_be_read_is_watched_and_no_part_of_the_record(tmp_path: Path):
     sources = DiskSources()
     for attempt in (sources.read, sources.yaml_files):
         with pytest.raises(ConfigError):
             attempt(str(tmp_path / "gone"))
     assert ({}, {}) == (sources.record().files, sources.record().directories)
-    before = sources.again().content()
-    assert sources.content() == before
+    before = sources.watched()
+    assert before == before.again()
     (tmp_path / "gone").write_bytes(b"")
-    assert sources.again().content() != before
+    assert before != before.again()
+
+
+def test_what_is_watched_is_compared_by_content(tmp_path: Path):
+    (tmp_path / "a.yaml").write_bytes(b"1" * 200_000)
+    watched = both(tmp_path).watched()
+    os.utime(tmp_path / "a.yaml", (1, 1))
+    assert watched == watched.again()
+    (tmp_path / "a.yaml").write_bytes(b"1" * 199_999 + b"2")
+    assert watched != watched.again()
+    (tmp_path / "a.yaml").write_bytes(b"1" * 200_000)
+    (tmp_path / "b.yaml").write_bytes(b"")
+    assert watched != watched.again()
+
+
+def test_what_is_watched_keeps_no_content(tmp_path: Path):
+    (tmp_path / "a.yaml").write_bytes(b"1" * 200_000)
+    assert len(msgspec.msgpack.encode(both(tmp_path).watched())) < 1000
+
+
+@pytest.mark.parametrize(("files", "is_good"), [(1, True), (2, True), (3, False)])
+def test_the_files_of_a_directory_are_counted(tmp_path: Path, monkeypatch, files: int, is_good: bool):
+    monkeypatch.setattr(module, "MAX_FILES", 2)
+    for number in range(files):
+        (tmp_path / f"{number}.yaml").write_bytes(b"")
+    if is_good:
+        assert files == len(DiskSources().yaml_files(str(tmp_path)))
+    else:
+        with pytest.raises(ConfigError, match=f"^{tmp_path}: more than 2 files$"):
+            DiskSources().yaml_files(str(tmp_path))
+
+
+@pytest.mark.parametrize(("last", "is_good"), [(3, True), (4, True), (5, False)])
+def test_the_bytes_of_all_files_together_are_bounded(tmp_path: Path, monkeypatch, last: int, is_good: bool):
+    monkeypatch.setattr(module, "MAX_BYTES", 10)
+    sources = DiskSources()
+    for name, size in (("a", 6), ("b", last)):
+        (tmp_path / name).write_bytes(bytes(size))
+    sources.read(str(tmp_path / "a"))
+    sources.read(str(tmp_path / "a"))
+    if is_good:
+        assert last == len(sources.read(str(tmp_path / "b")))
+    else:
+        with pytest.raises(ConfigError, match="b: the files together are larger than 10 bytes"):
+            sources.read(str(tmp_path / "b"))
+
+
+def test_a_name_that_is_no_utf8_is_a_problem(tmp_path: Path):
+    (tmp_path / os.fsdecode(b"\xff.yaml")).write_bytes(b"")
+    with pytest.raises(ConfigError, match="a file's name is not UTF-8"):
+        DiskSources().yaml_files(str(tmp_path))
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(tmp_path: Path):
@@ -140,7 +183,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path: Path):
 def test_the_look_changes_with_size_inode_time_and_names(tmp_path: Path):
     file = tmp_path / "a.yaml"
     file.write_bytes(b"1")
-    sources = both(tmp_path)
+    sources = both(tmp_path).watched()
     looks = [sources.look()]
     os.utime(file, (1, 1))
     looks.append(sources.look())

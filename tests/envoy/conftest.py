@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -57,12 +58,12 @@ class Services:
         self.logs.clear()
 
     async def start(self, name: str, generation: int = 1) -> None:
-        """Serve one of the three behind its symbolic link, as the real ones do."""
+        """Serve one of the three behind its symbolic link, as the real ones do; `authz-1` is a second worker."""
         methods = {
             "authz": {"/envoy.service.auth.v3.Authorization/Check": self._on_check},
             "ratelimit": {"/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit": self._on_limit},
             "accesslog": {"/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs": self._on_logs},
-        }[name]
+        }[name.partition("-")[0]]
         server = self.servers[name] = grpc.aio.server()
         methods["/grpc.health.v1.Health/Check"] = partial(self._on_health, (name, generation))
         server.add_generic_rpc_handlers((_Table(methods),))
@@ -141,11 +142,16 @@ class _Table(grpc.GenericRpcHandler):
 
 
 class Relay:
-    """Passes bytes between Envoy and a stub, remembers Envoy's, and can cut the connections as a dying host does."""
+    """Passes bytes between Envoy and a stub, remembers Envoy's, and can cut the connections as a dying host does.
+
+    While `awake` is not set it passes nothing, as a frozen host does.
+    """
 
     def __init__(self, socket: Path, server: Path) -> None:
         self.socket, self.server = socket, server
         self.sent_by_envoy: list[bytearray] = []
+        self.awake = asyncio.Event()
+        self.awake.set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
@@ -153,9 +159,13 @@ class Relay:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.die()
+        await self._listening.wait_closed()
+
+    def die(self) -> None:
+        """Take no more connections, and end those that are there."""
         self._listening.close()
         self.cut()
-        await self._listening.wait_closed()
 
     def cut(self) -> None:
         """End every connection at once, whatever is under way on it."""
@@ -169,20 +179,23 @@ class Relay:
         both = {to_envoy, to_server}
         self._writers |= both
         await asyncio.gather(
-            _copy(from_envoy, to_server, self.sent_by_envoy[-1]), _copy(from_server, to_envoy, bytearray())
+            self._copy(from_envoy, to_server, self.sent_by_envoy[-1]),
+            self._copy(from_server, to_envoy, bytearray()),
         )
         self._writers -= both
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray) -> None:
-    with contextlib.suppress(OSError):
-        while chunk := await reader.read(65536):
-            seen += chunk
-            writer.write(chunk)
-            await writer.drain()
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                await self.awake.wait()
+                seen += chunk
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 @dataclass
@@ -212,6 +225,12 @@ def short_directory() -> Iterator[Path]:
 def edits() -> dict[str, Any]:
     """What a module's Envoy has otherwise than the shipped file: by path the value, or a function of the old one."""
     return {}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> str:
+    """The configuration of a module's Envoy, with the addresses that it ships with."""
+    return configuration("edge")
 
 
 def setting(config: Any, path: str) -> Any:
@@ -245,22 +264,22 @@ def _setting() -> Callable[[Any, str], Any]:
     return setting
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def relay() -> type[Relay]:
     """The class `Relay`, for a module that has no other way to it."""
     return Relay
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running_edge(short_directory: Path, edits: dict[str, Any]) -> AsyncIterator[Edge]:
+async def running_edge(short_directory: Path, edits: dict[str, Any], shipped: str) -> AsyncIterator[Edge]:
     services = Services(short_directory)
     log = short_directory / "edge.ndjson"
     async with EchoUpstream() as upstream, TcpEcho() as tcp:
-        for name in ("authz", "ratelimit", "accesslog"):
+        for name in re.findall(r"/([a-z0-9-]+)\.sock\b", shipped):
             await services.start(name)
         addresses = Addresses(short_directory, log, upstream.port, tcp.port, ipv6=has_ipv6())
         try:
-            config = edited(render(configuration("edge"), addresses), edits)
+            config = edited(render(shipped, addresses), edits)
             async with EnvoyProcess(config, short_directory / "envoy") as envoy:
                 yield Edge(envoy, services, upstream, log)
         finally:

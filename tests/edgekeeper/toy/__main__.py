@@ -4,6 +4,9 @@ The fixture `toys` copies it as the packages `toy` and `twin`.
 """
 
 import asyncio
+import faulthandler
+import os
+import select
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +15,6 @@ import click
 
 from edgekeeper.config import Many, Model, Place, validated
 from edgekeeper.errors import ConfigError
-from edgekeeper.process import main
 from edgekeeper.rpc import Call, Method, UnaryMethod
 from edgekeeper.service import Component, Runtime, Section, Service, Snapshot
 from edgekeeper.yaml import parse
@@ -33,6 +35,9 @@ class ToySection(Section):
     well: bool = True
     """Whether its component is ready."""
 
+    slow_s: float = 0.0
+    """How long its build takes."""
+
 
 class Greeting(Model):
     """A greeting."""
@@ -52,13 +57,20 @@ class Application:
         self._section, self._snapshot = section, snapshot
         self._asked = runtime.registry.counter(f"edgekeeper_{NAME}_asked_total", "Questions.")()
         runtime.registry.counter("edgekeeper_toys_total", "Toys of all kinds.", "kind")("wooden").value += 1
+        self._state = runtime.state
         _fail(section, "application")
+        if (runtime.state / "poison").exists():
+            faulthandler._sigsegv()
 
     @property
     def methods(self) -> Sequence[Method]:
         return (
             UnaryMethod(f"/{NAME}.Toy/Greet", self._greet),
             UnaryMethod(f"/{NAME}.Toy/Stray", self._stray),
+            UnaryMethod(f"/{NAME}.Toy/Block", self._block),
+            UnaryMethod(f"/{NAME}.Toy/Wait", self._wait),
+            UnaryMethod(f"/{NAME}.Toy/Crash", self._crash),
+            UnaryMethod(f"/{NAME}.Toy/Pid", self._pid),
         )
 
     async def _greet(self, _request: bytes, _call: Call) -> bytes:
@@ -72,11 +84,26 @@ class Application:
         asyncio.ensure_future(astray())  # noqa: RUF006 - nobody waits for it: that is the point
         return b""
 
+    async def _block(self, request: bytes, _call: Call) -> bytes:
+        select.select([], [], [], float(request))  # a loop that is stuck: that is the point
+        return b"unstuck"
+
+    async def _wait(self, request: bytes, _call: Call) -> bytes:
+        await asyncio.sleep(float(request))
+        return b"waited"
+
+    async def _crash(self, _request: bytes, _call: Call) -> bytes:
+        faulthandler._sigsegv()
+        return b""
+
+    async def _pid(self, _request: bytes, _call: Call) -> bytes:
+        return str(os.getpid()).encode()
+
     async def start(self) -> None:
         _fail(self._section, "start")
 
     async def stop(self) -> None:
-        pass
+        (self._state / "flushed").write_text("all")
 
     def components(self) -> Mapping[str, Component]:
         return {
@@ -86,6 +113,7 @@ class Application:
 
 def build(section: ToySection, sources: Any) -> Generation:
     _fail(section, "build")
+    select.select([], [], [], section.slow_s)
     words, problems = [], []
     for path in section.greetings:
         try:
@@ -115,4 +143,9 @@ SERVICE = Service(
 )
 
 if __name__ == "__main__":
-    main(SERVICE)
+    from importlib import import_module
+
+    from edgekeeper.process import main
+
+    # what a reload pickles is found by its module's name, and `__main__` is another's in another process
+    main(import_module(f"{NAME}.__main__").SERVICE)

@@ -1,0 +1,76 @@
+"""What a supervisor hands to its successor when it becomes another program by exec: same process, same children.
+
+The workers and the line to each, the right to each address, and what has been counted. Written to a file that has no
+name, whose descriptor the new program is told. Edge: files, the exec.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+import msgspec
+
+from edgekeeper.report import Report
+from edgekeeper.telemetry import Family
+
+__all__ = ["Handed", "Handover"]
+
+OPTION: Final = "--adopt"
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """One worker: its post, its process id, and the descriptor of our end of its link. `listen` is an `Address`."""
+
+    service: str
+    number: int
+    listen: Mapping[str, Any]
+    generation: int
+    pid: int
+    link: int
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """Everything. `claims` are descriptors by address; `own` and `gone` are counters, the supervisor's and by service.
+
+    `newest` is what those who live have told last: one that dies before it tells more has counted all the same.
+    """
+
+    workers: Sequence[Handed] = ()
+    claims: Mapping[str, int] = {}
+    own: Sequence[Family] = ()
+    gone: Mapping[str, Sequence[Family]] = {}
+    newest: Sequence[Report] = ()
+    started_us: int | None = None
+
+    @classmethod
+    def read(cls, descriptor: int) -> Self:
+        """Return what the program before us has written, once.
+
+        Raises:
+            ValueError: Bug: it is not that.
+        """
+        with os.fdopen(descriptor, "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=cls)
+
+    def become(self, command: Sequence[str]) -> None:
+        """Become the program of the command, with this handed over.
+
+        Raises:
+            OSError: Operator error: there is no such program; we still are who we were.
+        """
+        descriptor = os.memfd_create("edgekeeper-handover")
+        os.write(descriptor, msgspec.msgpack.encode(self))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        kept = [descriptor, *self.claims.values(), *(worker.link for worker in self.workers)]
+        try:
+            for each in kept:
+                os.set_inheritable(each, True)  # noqa: FBT003
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execv(command[0], [*command, OPTION, str(descriptor)])  # noqa: S606
+        except OSError:
+            for each in kept:
+                os.set_inheritable(each, False)  # noqa: FBT003
+            os.close(descriptor)
+            raise
