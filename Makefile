@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # not those that start processes: they wait for drains
-UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos --ignore tests/edgekeeper/test_process.py --ignore tests/edgekeeper/test_supervisor.py
+SLOW := $(addprefix --ignore tests/edgekeeper/,test_process.py test_supervisor.py test_restart.py test_overload.py test_mistreatment.py test_records.py reload)
+UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos $(SLOW)
 LINT := . protos/generate
 
 .PHONY: demo run test check bench soak format protos docs lock clean .venv/judge .venv/newest
@@ -14,8 +15,8 @@ demo: .venv/demo  ## a real Envoy, the three services, and a table of what becam
 run: .venv/demo  ## the same edge until Ctrl-C, with curl lines to try
 	@$(BIN)/edgekeeper demo --stay
 
-test: .venv/test .venv/judge .venv/newest  ## every test
-	@$(BIN)/pytest
+test: .venv/test .venv/judge .venv/newest  ## every test; those of the faults by themselves, since they measure
+	@$(BIN)/pytest -n 2 --dist loadfile --ignore tests/faults && $(BIN)/pytest tests/faults
 
 check: .venv/test .venv/judge  ## format, lint, types, house rules, unit tests
 	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q -n 2 $(UNIT)

@@ -42,7 +42,9 @@ def check(config: str | None, format_: str) -> None:
         found = {"policies": sorted(policies.by_name), "rules": rules, "generation": policies.generation}
         echo_json({"problems": [], **found})
     else:
-        click.echo(f"good: {len(policies.by_name)} policies, {rules} rules, generation {policies.generation}")
+        count = len(policies.by_name)
+        counted = f"{count} {'policy' if count == 1 else 'policies'}"
+        click.echo(f"good: {counted}, {rules} rules, generation {policies.generation}")
 
 
 @commands.command("explain")

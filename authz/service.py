@@ -1,5 +1,6 @@
 """The handler of `Check`: bytes in, an explicit decision out, whatever happens. Edge: clocks, counters, logs."""
 
+import contextlib
 from collections.abc import Mapping
 from itertools import count
 from typing import Final
@@ -19,6 +20,26 @@ GRPC_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK: Final = f"/{GRPC_SERVICE}/Check"
 
 
+class _Standing:
+    """A denial for which nothing of the request is looked at: made once for each generation, whose name it bears."""
+
+    def __init__(self, snapshot: Snapshot[Policies], reason: str, *, error: bool = False) -> None:
+        self._snapshot, self._reason, self._error = snapshot, reason, error
+        self._generation = snapshot.current.generation
+        self._message = self._made()
+
+    def __call__(self) -> bytes:
+        """Return the message. It never raises: if it cannot be made anew, it is that of the generation before."""
+        if self._generation != (generation := self._snapshot.current.generation):
+            with contextlib.suppress(Exception):
+                self._message, self._generation = self._made(), generation
+        return self._message
+
+    def _made(self) -> bytes:
+        generation = self._snapshot.current.generation
+        return wire.response(refused(self._reason, generation=generation, error=self._error))
+
+
 class Authorization:
     """The service. `instance` makes the ids of this process's decisions differ from those of others."""
 
@@ -29,8 +50,8 @@ class Authorization:
         self._numbers = count(1)
         self._metrics = Metrics(runtime.registry)
         self._cache = TokenCache()
-        self._shed = wire.response(refused("overload", error=cannot_decide_is_error))
-        self._broken = wire.response(refused("policy.error"))
+        self._shed = _Standing(snapshot, "overload", error=cannot_decide_is_error)
+        self._broken = _Standing(snapshot, "policy.error")
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -46,7 +67,8 @@ class Authorization:
     def components(self) -> Mapping[str, Component]:
         """Return what `/readyz` says: which policies serve."""
         current = self._snapshot.current
-        detail = f"{len(current.by_name)} policies, generation {current.generation}"
+        number = len(current.by_name)
+        detail = f"{number} {'policy' if number == 1 else 'policies'}, generation {current.generation}"
         return {"policies": Component(ready=True, detail=detail)}
 
     async def check(self, request: bytes, call: Call) -> bytes:
@@ -57,7 +79,7 @@ class Authorization:
             decision = self._decided(request)
             message = wire.response(decision)
         except Exception as error:  # noqa: BLE001 - an exception is not a denial for Envoy
-            decision, message = Decision(), self._broken
+            decision, message = Decision(), self._broken()
             self._runtime.log.error(
                 "decision failed", extra={"kind": "decision_failed", "error": type(error).__name__}
             )

@@ -138,15 +138,24 @@ def machine() -> dict[str, Any]:
     """Where this was measured."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
     return {
         "cpu": model,
         "system": f"{platform.system()} {platform.machine()}",
-        "commit": commit.stdout.strip(),
+        "commit": commit(Path(__file__).parents[1]),
         **versions(),
     }
+
+
+def commit(repository: Path) -> str:
+    """The commit that was measured, with `-dirty` where files differ from it; those of bench/results/ do not count."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, cwd=repository
+        ).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", ".", ":!bench/results")
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def main() -> None:

@@ -79,9 +79,18 @@ class Admin:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         reports = await self._overview.reports()
-        services = {name: _readiness(workers) for name, workers in reports.items()}
+        services = {name: self._readiness(name, workers) for name, workers in reports.items()}
         ready = all(service["ready"] for service in services.values())
         return _json({"ready": ready, "services": services}, status=200 if ready else 503)
+
+    def _readiness(self, service: str, workers: Sequence[Report | None]) -> dict[str, Any]:
+        told = [
+            _absent(number, self._overview.why(service, number))
+            if report is None
+            else _worker(number, report)
+            for number, report in enumerate(workers)
+        ]
+        return {"ready": all(worker["ready"] for worker in told), "workers": told}
 
     async def _metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=await self._overview.text(), headers={"content-type": _METRICS_TYPE})
@@ -116,15 +125,12 @@ def _doing(name: str, action: Action) -> Callable[[web.Request], Awaitable[web.R
     return do
 
 
-def _readiness(workers: Sequence[Report | None]) -> dict[str, Any]:
-    told = [_worker(number, report) for number, report in enumerate(workers)]
-    return {"ready": all(worker["ready"] for worker in told), "workers": told}
+def _absent(number: int, why: str) -> dict[str, Any]:
+    components = {"process": {"ready": False, "detail": why}}
+    return {"worker": number, "ready": False, "generation": None, "components": components}
 
 
-def _worker(number: int, report: Report | None) -> dict[str, Any]:
-    if report is None:
-        components = {"process": {"ready": False, "detail": "does not answer"}}
-        return {"worker": number, "ready": False, "generation": None, "components": components}
+def _worker(number: int, report: Report) -> dict[str, Any]:
     return {
         "worker": number,
         "ready": report.ready,

@@ -5,6 +5,7 @@ On stdout it gives an `Answer` and the frames of the generation, each with its n
 status is 0 then. Whatever else it does is a problem. Edge: starts a process.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -98,8 +99,10 @@ def code_of(service: Service) -> dict[str, tuple[int, int]]:
     for name in ("edgekeeper", service.name if package == "__main__" else package):  # `python -m SERVICE`
         for place in sys.modules[name].__path__:
             for file in Path(place).rglob("*.py"):
-                status = file.stat()
-                looks[str(file)] = (status.st_size, status.st_mtime_ns)
+                # an editor's dangling link, or an upgrade that is under way
+                with contextlib.suppress(FileNotFoundError):
+                    status = file.stat()
+                    looks[str(file)] = (status.st_size, status.st_mtime_ns)
     return looks
 
 

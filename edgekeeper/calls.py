@@ -13,10 +13,10 @@ from typing import Any, Final, Protocol
 import grpc
 
 from edgekeeper.clock import Clock
-from edgekeeper.errors import Bug, ClientError, Overload, grpc_status
+from edgekeeper.errors import SERVER_ERRORS, Bug, ClientError, Overload, grpc_status
 from edgekeeper.peers import Peers
 from edgekeeper.rpc import Call, Drain, Method, StreamMethod, UnaryMethod
-from edgekeeper.telemetry import Histogram, Registry
+from edgekeeper.telemetry import OTHER, Histogram, Registry
 
 __all__ = ["Calls", "Context", "Tracing"]
 
@@ -66,6 +66,10 @@ class Calls:
             return grpc.unary_unary_rpc_method_handler(self._unary(method))
         return grpc.stream_unary_rpc_method_handler(self._stream(method))
 
+    def unknown(self) -> None:
+        """Count a call of a method that there is not. gRPC answers it, at once: it counts as having taken no time."""
+        self._unknown["UNIMPLEMENTED"].observe(0.0)
+
     def guarded(self, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         """Return `handler` of another's service (health, reflection) for those who may ask."""
         if self._peers is None:
@@ -97,8 +101,9 @@ class Calls:
         self._durations = registry.histogram(
             "rpc_server_call_duration_seconds",
             "How long unary calls took in this process.",
-            "rpc_system_name", "rpc_method", "rpc_status_code",
+            "rpc_system_name", "rpc_method", "rpc_status_code", "error_type",
         )  # fmt: skip
+        self._unknown = _ByStatus(self._durations, OTHER)
         shed = registry.counter("edgekeeper_shed_total", "Calls answered without work.", "reason")
         self._over, self._late = shed("max_in_flight"), shed("deadline")
         self._refused = registry.counter(
@@ -128,13 +133,13 @@ class Calls:
                 self._late.value += 1
                 return await _shed(method, context)
             deadline_us = None if remaining_s is None else started_us + int(remaining_s * 1_000_000)
-            metadata = _metadata_of(context)
+            call = Call(deadline_us, _metadata_of(context), context.peer, drain)
             status = "CANCELLED"
             self.in_flight += 1
             span = None
             try:
-                span = tracer.start(name, metadata) if tracer is not None else None
-                answer = await handler(request, Call(deadline_us, metadata, context.peer, drain))
+                span = tracer.start(name, lambda: call.metadata) if tracer is not None else None
+                answer = await handler(request, call)
                 status = "OK"
                 return answer
             except Exception as error:  # noqa: BLE001 - the last fence: nothing of an exception may reach the peer
@@ -193,14 +198,14 @@ class _ByStatus(dict[str, Histogram]):
         self._family, self._method = family, method.removeprefix("/")
 
     def __missing__(self, status: str) -> Histogram:
-        self[status] = self._family("grpc", self._method, status)
+        self[status] = self._family("grpc", self._method, status, status if status in SERVER_ERRORS else "")
         return self[status]
 
 
 async def _shed(method: UnaryMethod, context: Context) -> bytes:
     if method.shed is None:
         return await _abort(context, *grpc_status(Overload()))
-    return method.shed
+    return method.shed()
 
 
 async def _abort(context: Context, status: str, text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from edgekeeper import tls
+from edgekeeper import state, tls
 from edgekeeper.clock import SystemClock
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.service import Service
@@ -13,7 +13,9 @@ __all__ = ["problems"]
 
 
 def problems(settings: Settings, known: Mapping[str, Service]) -> Iterable[Problem]:
-    """Yield what is wrong with the files that the settings name: certificates, and those of every service that runs."""
+    """Yield what is wrong with what the settings name: `state`, certificates, and the files of every service that runs."""
+    if (problem := state.problem(settings)) is not None:
+        yield problem
     yield from tls.problems(settings, SystemClock().now_us())
     for name, section in settings.sections.items():
         try:

@@ -7,25 +7,35 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Child", "spawn"]
+__all__ = ["Child", "in_memory", "spawn"]
+
+
+def in_memory(name: str, content: bytes) -> int:
+    """Return the descriptor of a file that holds the content and has no place on any disk; at its beginning."""
+    descriptor = os.memfd_create(name)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def spawn(
-    command: Sequence[str], environment: Mapping[str, str], *, keep: int, stderr: int | None = None
+    command: Sequence[str], environment: Mapping[str, str], *, keep: Iterable[int], stderr: int | None = None
 ) -> int:
     """Start a process in a session of its own, so that Ctrl-C reaches only us; return its process id.
 
-    It gets the descriptor `keep` under the same number and no other but the standard ones. `stderr` is a descriptor for
-    its log, None is ours.
+    It gets the descriptors `keep` under the same numbers and no others but the standard ones. `stderr` is a descriptor
+    for its log, None is ours.
     """
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     ]
     if stderr is not None:
         actions.append((os.POSIX_SPAWN_DUP2, stderr, 2))
-    os.set_inheritable(keep, True)  # noqa: FBT003
+    for each in keep:
+        os.set_inheritable(each, True)  # noqa: FBT003
     return os.posix_spawn(
         command[0], [*command], environment, file_actions=actions, setsid=True, setsigmask=()
     )

@@ -79,7 +79,6 @@ def serve(
     \b
     Example:  edgekeeper serve --config edgekeeper.yaml authz ratelimit
     """
-    from edgekeeper.checks import problems
     from edgekeeper.serve import Plan, serve
 
     def chosen(settings: Settings) -> tuple[str, ...]:
@@ -88,13 +87,7 @@ def serve(
         return names or tuple(settings.sections)
 
     with exits(config_error=2):
-        known = services()
-        plan = Plan(
-            load=lambda: load(config, known),
-            names=chosen,
-            problems=lambda settings: problems(settings, known),
-            reflect=reflection,
-        )
+        plan = Plan(config, services(), chosen, reflect=reflection)
         if only_check:
             plan.check()
         else:

@@ -54,7 +54,7 @@ def compress(source: Path, scratch: Path, target: Path, wanted: Callable[[], boo
         OSError: Dependency error: the disk failed or is full. Nothing is left of the attempt.
     """
     try:
-        file = source.open("rb")
+        file = open(source, "rb", opener=_no_link)  # noqa: SIM115 - it is, below
     except FileNotFoundError:
         return BUSY
     with file:
@@ -94,6 +94,11 @@ def _copy(source: int, scratch: Path, compressor: _Compressor, wanted: Callable[
         os.utime(file.fileno(), ns=(of.st_atime_ns, of.st_mtime_ns))
         os.fsync(file.fileno())
     return True
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open what has that very name: a link may lead to what is not for those who read logs."""
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _private(path: str, flags: int) -> int:

@@ -24,7 +24,7 @@ POLL_S: Final = 1.0
 
 
 class Certificates:
-    """What a listener's handshakes use.
+    """What a listener's handshakes use. `handshakes` counts those that were begun.
 
     Raises, when made:
         ConfigError: Operator error: a file is missing, or cannot be served with; all mistakes, one a file.
@@ -32,6 +32,7 @@ class Certificates:
 
     def __init__(self, tls: Tls, *, registry: Registry, clock: Clock, log: logging.Logger) -> None:
         self._tls, self._clock, self._log = tls, clock, log
+        self.handshakes = 0
         self._problems: tuple[str, ...] = ()
         self._bad: Material | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -113,6 +114,7 @@ class Certificates:
 
         gRPC asks in a thread of its own, one handshake of a port at a time, and builds a TLS context of each answer.
         """
+        self.handshakes += 1
         newest = self._configuration
         if newest is self._handed:
             return None

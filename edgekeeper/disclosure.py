@@ -97,6 +97,8 @@ def _url(text: str) -> str:
         url = urlsplit(text)
     except ValueError:
         return REDACTED
+    if ":" in url.netloc and "@" not in url.netloc and "@" in text:  # a password that holds a `/`, `?` or `#`
+        return REDACTED
     host = url.netloc.rpartition("@")[2]
     netloc = f"{REDACTED}@{host}" if "@" in url.netloc else host
     query = REDACTED if url.query else ""

@@ -6,6 +6,7 @@ Edge: one HTTP server.
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -32,6 +33,9 @@ _OURS: Final = {stat.S_IFSOCK, stat.S_IFLNK}
 CLOSING_S: Final = 2.0
 """How long answers may take that are under way when the server stops."""
 
+LOG: Final = logging.LoggerAdapter(logging.getLogger("edgekeeper.admin"), {"kind": "admin_request"})
+"""aiohttp logs each malformed request: whoever sends them causes a line a second."""
+
 
 class Door:
     """The server of `application` at `address`; a Unix socket gets `mode`, from before anybody could connect."""
@@ -39,7 +43,7 @@ class Door:
     def __init__(self, address: Address, application: web.Application, *, mode: int = 0o660) -> None:
         self._address, self._mode = address, mode
         self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=CLOSING_S
+            application, access_log=None, logger=LOG, handle_signals=False, shutdown_timeout=CLOSING_S
         )
         self._server: asyncio.Server | None = None
         self._unix: _Socket | None = None
@@ -102,7 +106,8 @@ class _Socket:
     def __init__(self, path: Path, mode: int) -> None:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._path = path
-        self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._lock = os.open(f"{path}.lock", flags, 0o600)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._bind(mode)

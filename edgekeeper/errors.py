@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 __all__ = [
+    "SERVER_ERRORS",
     "Bug",
     "ClientError",
     "ConfigError",
@@ -21,6 +22,12 @@ __all__ = [
     "grpc_status",
     "write_error",
 ]
+
+
+SERVER_ERRORS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+"""Statuses that are the server's error (OpenTelemetry's conventions for gRPC servers); a denial is none."""
 
 
 class EdgekeeperError(Exception):

@@ -1,6 +1,6 @@
 """What a supervisor hands to its successor when it becomes another program by exec: same process, same children.
 
-The workers and the line to each, the right to each address, and what has been counted. Written to a file that has no
+The workers and the line to each, the right to each address, edgekeeper.yaml, and what has been counted. Written to a file that has no
 name, whose descriptor the new program is told. Edge: files, the exec.
 """
 
@@ -11,10 +11,11 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from edgekeeper.child import in_memory
 from edgekeeper.report import Report
 from edgekeeper.telemetry import Family
 
-__all__ = ["Handed", "Handover"]
+__all__ = ["Handed", "Handover", "Written"]
 
 OPTION: Final = "--adopt"
 
@@ -30,12 +31,21 @@ class Handed(msgspec.Struct, frozen=True):
     link: int
 
 
+class Written(msgspec.Struct, frozen=True):
+    """An edgekeeper.yaml: where it was read, and what stood there."""
+
+    path: str
+    content: bytes
+
+
 class Handover(msgspec.Struct, frozen=True):
     """Everything. `claims` are descriptors by address; `own` and `gone` are counters, the supervisor's and by service.
 
     `newest` is what those who live have told last: one that dies before it tells more has counted all the same.
+    `settings` is what to run with, the one that was checked before the one that runs.
     """
 
+    settings: Sequence[Written] = ()
     workers: Sequence[Handed] = ()
     claims: Mapping[str, int] = {}
     own: Sequence[Family] = ()
@@ -59,9 +69,7 @@ class Handover(msgspec.Struct, frozen=True):
         Raises:
             OSError: Operator error: there is no such program; we still are who we were.
         """
-        descriptor = os.memfd_create("edgekeeper-handover")
-        os.write(descriptor, msgspec.msgpack.encode(self))
-        os.lseek(descriptor, 0, os.SEEK_SET)
+        descriptor = in_memory("edgekeeper-handover", msgspec.msgpack.encode(self))
         kept = [descriptor, *self.claims.values(), *(worker.link for worker in self.workers)]
         try:
             for each in kept:

@@ -21,7 +21,9 @@ STEADY_S: Final = 10.0
 """A worker that has lived this long starts its series of pauses anew."""
 
 CANNOT_START: Final = 2
-"""The exit status of a worker that says itself why it cannot start."""
+"""The exit status of a worker that says itself why it cannot start: its files have to be mended, it does not crash."""
+
+SILENT: Final = "does not answer"
 
 LOG: Final = logging.getLogger("edgekeeper.supervisor")
 
@@ -46,6 +48,7 @@ class Keeper:
     """Keeps one post. `start` gives a new worker, which tells `ended` of its end; `worker` is the one that counts.
 
     With `first`, a worker that cannot start before any has served is told to the watcher, and not started again.
+    `why` says in a few words why there may be none that answers.
     """
 
     def __init__(
@@ -59,8 +62,9 @@ class Keeper:
         self.post = post
         self.worker: Worker | None = None
         self.serves = asyncio.Event()
+        self.why = SILENT
         self._start, self._watcher = start, watcher
-        self._first = first
+        self.first = first
         self._next: Worker | None = None
         self._over: asyncio.Queue[Worker] = asyncio.Queue()
         self._leaving: set[asyncio.Future[None]] = set()
@@ -87,7 +91,7 @@ class Keeper:
                 pass  # it had left its place to another
             serving.cancel()
             self.worker, self._next = self._next, None
-            if self._first and worker.status == CANNOT_START:
+            if self.first and worker.status == CANNOT_START:
                 self._watcher.cannot_start(self.post)
                 return
             self._mourn(worker)
@@ -111,7 +115,9 @@ class Keeper:
             self.worker, self._next = new, None
         self._watcher.replaced(self.post)
         LOG.info("a worker is replaced", extra=self._about(new))
-        self._leaving.add(leaving := asyncio.ensure_future(old.leave(replaced=True)))
+        # one that starts has no ear yet for the gentler signal
+        leaving = asyncio.ensure_future(old.leave(replaced=old.serving.is_set()))
+        self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
         return True
 
@@ -123,7 +129,7 @@ class Keeper:
         try:
             return self._start(self)
         except (OSError, OperatorError) as error:
-            if self._first:
+            if self.first:
                 raise  # of no use to whoever has just typed the command
             LOG.error(
                 "a worker cannot be started",
@@ -138,7 +144,7 @@ class Keeper:
     async def _gets_to_serve(self, worker: Worker) -> bool:
         serves = await worker.gets_to_serve()
         if serves:
-            self._first = False
+            self.first, self.why = False, SILENT
             self.serves.set()
             self._watcher.served(self.post)
         return serves
@@ -147,7 +153,9 @@ class Keeper:
         reason = "stalled" if worker.stalled else "died"
         LOG.error("a process died", extra={**self._about(worker), "status": worker.status, "reason": reason})
         self.serves.clear()
-        looping = self._loop.died(asyncio.get_running_loop().time())
+        says_why = worker.status == CANNOT_START and not worker.serving.is_set()
+        self.why = f"cannot start (status {CANNOT_START}); the log says why" if says_why else SILENT
+        looping = not says_why and self._loop.died(asyncio.get_running_loop().time())
         self._watcher.died(self.post, reason, loop=looping)
 
     async def _pause(self, lived_s: float) -> None:

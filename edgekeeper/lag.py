@@ -1,6 +1,10 @@
-"""How late the event loop is: the one figure that tells a busy process from one that is stuck. Edge: sleeps."""
+"""How late the event loop is: the one figure that tells a busy process from one that is stuck. Edge: sleeps.
+
+Beside it stands how often the garbage collector ran, during which the loop does not turn.
+"""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -46,6 +50,7 @@ class LoopLag:
             self._highest_s = self._newest_s
 
         registry.before_snapshot(refresh)
+        _count_collections(registry)
 
     async def watch(self, on_stall: Callable[[bool], Awaitable[None]]) -> None:
         """Measure until cancelled; await `on_stall(True)` when a stall begins, `on_stall(False)` when it is over."""
@@ -67,3 +72,18 @@ class LoopLag:
             return False
         self._row = 0
         return True
+
+
+def _count_collections(registry: Registry) -> None:
+    """Show what the collector keeps count of anyway, under the names of Prometheus' own client."""
+    runs = registry.counter("python_gc_collections_total", "Runs of the garbage collector.", "generation")
+    objects = registry.counter(
+        "python_gc_objects_collected_total", "Objects that the garbage collector has freed.", "generation"
+    )
+
+    def refresh() -> None:
+        for generation, each in enumerate(gc.get_stats()):
+            runs[str(generation)].value = each["collections"]
+            objects[str(generation)].value = each["collected"]
+
+    registry.before_snapshot(refresh)

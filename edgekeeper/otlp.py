@@ -35,6 +35,7 @@ CONVENTIONAL: Final = {
     "rpc_system_name": "rpc.system.name",
     "rpc_method": "rpc.method",
     "rpc_status_code": "rpc.response.status_code",
+    "error_type": "error.type",
 }
 """Names of metrics and labels that OpenTelemetry has names of its own for (semantic conventions, RPC)."""
 
@@ -167,7 +168,11 @@ def _histograms(parts: Iterable[tuple[dict[str, str], Family]], start_ns: int, n
 
 def _attributes(common: Mapping[str, str], family: Family) -> Iterator[dict[str, str]]:
     names = [CONVENTIONAL.get(name, name) for name in family.label_names]
-    return ({**common, **dict(zip(names, labels, strict=True))} for labels in family.labels)
+    for labels in family.labels:
+        own = dict(zip(names, labels, strict=True))
+        if not own.get("error.type", "-"):  # there was no error: then there is no such attribute
+            del own["error.type"]
+        yield {**common, **own}
 
 
 def _unit(name: str) -> str:

@@ -40,6 +40,8 @@ T = TypeVar("T")
 class Overview:
     """Everybody's reports and metrics. `ask` asks every worker; `registry` holds the supervisor's own metrics.
 
+    `why` says of a service's worker, by its number, why it does not answer.
+
     `started_us` is when the sums began, in microseconds since the epoch: now, unless they go on from those of a
     predecessor, `gone` and `newest`.
     """
@@ -50,11 +52,12 @@ class Overview:
         registry: Registry,
         ask: Callable[[], Awaitable[Reports]],
         *,
+        why: Callable[[str, int], str] = lambda _service, _number: "does not answer",
         gone: Mapping[str, Sequence[Family]] = MappingProxyType({}),
         newest: Iterable[Report] = (),
         started_us: int | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self.why = settings, why
         self.started_us = time.time_ns() // 1000 if started_us is None else started_us
         self.registry, self._ask = registry, ask
         self._newest = {_key(report): report for report in newest}  # by service and instance

@@ -6,7 +6,7 @@ type only: never in the common name, which holds anything (RFC 9525 section 2), 
 certificate that has a `*` itself is nobody's. No I/O, no clock.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 __all__ = ["Peer", "Peers"]
@@ -32,25 +32,36 @@ class Peer(Protocol):
 
 
 class Peers:
-    """The allow-list. `allows` is asked for every call and costs under a microsecond where it knows the peer."""
+    """The allow-list. `allows` is asked for every call and costs about a microsecond where it knows the peer.
 
-    def __init__(self, names: Iterable[str]) -> None:
+    `handshakes` counts the TLS handshakes that the listener has begun: what is known of a peer is forgotten at each.
+    """
+
+    def __init__(self, names: Iterable[str], handshakes: Callable[[], int]) -> None:
         listed = [name.encode() for name in names]
         self._uris = frozenset(name for name in listed if b"://" in name)
         self._suffixes = frozenset(name[1:] for name in listed if name.startswith(b"*."))
         self._names = frozenset(listed) - self._uris
         self._known: dict[str, tuple[Sequence[bytes] | None, bool]] = {}
-        self._since_us = 0
+        self._since_us, self._handshakes, self._handshaken = 0, handshakes, 0
 
     def allows(self, context: Peer, now_us: int) -> bool:
         """Return whether the caller may ask. `now_us` is on any clock that does not go back.
 
-        The types of names cost six times as much to read as the names, so a verdict is kept for up to a second, by
-        address, port and names: a peer that comes from there with names of other types instead is that of the call before.
+        The types of names cost ten times as much to read as the names, and gRPC tells nothing that is a connection's
+        own, so a verdict is kept by address, port and names until the next handshake of anybody, for a second at most.
+        A verdict is another's only for a peer of the same names in other types, from the same `client_ca`, who is
+        connected from the same address and port at the same time, to another of our addresses (one of ours has one
+        connection from there), or whose handshake has begun before a last call of the one who left was looked at.
         """
-        if now_us - self._since_us > FORGET_US or len(self._known) > MOST_REMEMBERED:
+        handshakes = self._handshakes()
+        if (
+            handshakes != self._handshaken
+            or now_us - self._since_us > FORGET_US
+            or len(self._known) > MOST_REMEMBERED
+        ):
             self._known.clear()
-            self._since_us = now_us
+            self._since_us, self._handshaken = now_us, handshakes
         peer, names = context.peer(), context.peer_identities()
         known = self._known.get(peer)
         if known is not None and known[0] == names:

@@ -9,28 +9,27 @@ import contextlib
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from edgekeeper import guard
-from edgekeeper.checks import problems
+from edgekeeper import early, guard, state
 from edgekeeper.clock import SystemClock
 from edgekeeper.commands import HELP, config_option, exits
 from edgekeeper.config import Address, address
-from edgekeeper.errors import OperatorError
+from edgekeeper.errors import Bug, ConfigError, EdgekeeperError
 from edgekeeper.lag import LoopLag
 from edgekeeper.link import ALIVE, REPORT, answer
 from edgekeeper.logs import configure
 from edgekeeper.reload import Generations
 from edgekeeper.report import Reporter
-from edgekeeper.serve import CHECK, Plan, serve
+from edgekeeper.serve import CANNOT_START, CHECK, Plan, serve
 from edgekeeper.server import Server
 from edgekeeper.service import Application, Component, Runtime, Service
 from edgekeeper.settings import Settings, load
@@ -54,11 +53,12 @@ LOG: Final = logging.getLogger("edgekeeper")
 
 @dataclass(frozen=True)
 class _Which:
-    """Which worker this is, and the descriptor of its end of the link."""
+    """Which worker this is, the descriptor of its end of the link, and whether none of its kind has served yet."""
 
     link: int
     number: int
     generation: int
+    first: bool
 
 
 def main(service: Service) -> None:
@@ -76,6 +76,10 @@ def main(service: Service) -> None:
     @click.option("--link", type=int, hidden=True, help="A worker's end of the line to its supervisor.")
     @click.option("--worker", type=int, default=0, hidden=True)
     @click.option("--socket-generation", type=int, default=0, hidden=True)
+    @click.option("--settings", type=int, hidden=True, help="What a worker has to take for edgekeeper.yaml.")
+    @click.option(
+        "--first", is_flag=True, hidden=True, help="Whoever typed the command is told what is wrong."
+    )
     @click.option("--adopt", type=int, hidden=True, help="What the program before us has left.")
     @click.option(CHECK, "only_check", is_flag=True, hidden=True, help="Check the configuration and exit.")
     def command(
@@ -85,21 +89,20 @@ def main(service: Service) -> None:
         link: int | None,
         worker: int,
         socket_generation: int,
+        settings: int | None,
+        first: bool,  # noqa: FBT001
         adopt: int | None,
         only_check: bool,  # noqa: FBT001
     ) -> None:
+        if link is not None:
+            which = _Which(link, worker, socket_generation, first)
+            with exits(config_error=2) if first else _told_in_the_log(service.name):
+                _work(service, _settings(service, config, settings), which, reflect=reflection)
+            return
+        early.prepare()
         with exits(config_error=2):
-            if link is not None:
-                _work(
-                    service,
-                    load(config, {service.name: service}),
-                    _Which(link, worker, socket_generation),
-                    reflect=reflection,
-                )
-                return
-            plan = _plan(
-                service, config, reflect=reflection, admin=None if admin is None else _address(admin)
-            )
+            known, at = {service.name: service}, None if admin is None else _address(admin)
+            plan = Plan(config, known, lambda _: (service.name,), reflect=reflection, admin=at)
             if only_check:
                 plan.check()
             else:
@@ -115,14 +118,27 @@ def _address(text: str) -> Address:
         raise click.BadParameter(str(error), param_hint="--admin") from None
 
 
-def _plan(service: Service, config: str | None, *, reflect: bool, admin: Address | None) -> Plan:
-    return Plan(
-        load=lambda: load(config, {service.name: service}),
-        names=lambda _settings: (service.name,),
-        problems=lambda settings: problems(settings, {service.name: service}),
-        reflect=reflect,
-        admin=admin,
-    )
+def _settings(service: Service, path: str | None, descriptor: int | None) -> Settings:
+    """Return the settings: of what the supervisor runs with, if it says so, whatever stands in the file by now."""
+    if descriptor is None:
+        return load(path, {service.name: service})
+    with os.fdopen(descriptor, "rb") as file:
+        return load(path, {service.name: service}, content=file.read())
+
+
+@contextlib.contextmanager
+def _told_in_the_log(name: str) -> Iterator[None]:
+    """Exit with status 2 if something has to be mended, and say what in the log; with 1 for a bug."""
+    configure(f"edgekeeper-{name}")  # until the settings say otherwise
+    try:
+        yield
+    except (EdgekeeperError, OSError) as error:
+        told = list(map(str, error.problems)) if isinstance(error, ConfigError) else [str(error)]
+        LOG.error("this worker cannot go on", extra={"problems": told})
+        sys.exit(1 if isinstance(error, Bug) else CANNOT_START)
+    except Exception as error:
+        LOG.error("this worker cannot go on: a bug", exc_info=error)
+        sys.exit(1)
 
 
 def _work(service: Service, settings: Settings, which: _Which, *, reflect: bool) -> None:
@@ -144,14 +160,6 @@ def _stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     LOG.error("an error that nobody awaited", extra={"kind": "stray"}, exc_info=context.get("exception"))
 
 
-def _private(directory: Path) -> Path:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(f"state: {directory} cannot be made: {error.strerror}") from None
-    return directory
-
-
 class _Process:
     """The life of one worker."""
 
@@ -161,9 +169,9 @@ class _Process:
         self._stop, self._orphaned = asyncio.Event(), asyncio.Event()
         self._left, self._replaced, self._reloads = False, False, 0
         self._answering: asyncio.Future[None] | None = None
-        state = _private(_private(settings.state) / service.name)
-        self._generations = Generations(service, settings, state, self._registry, LOG)
-        runtime = Runtime(state=state, registry=self._registry, clock=clock, log=LOG, worker=which.number)
+        directory = state.make(state.make(settings.state) / service.name)
+        self._generations = Generations(service, settings, directory, self._registry, LOG)
+        runtime = Runtime(state=directory, registry=self._registry, clock=clock, log=LOG, worker=which.number)
         self._reopeners = runtime.reopeners
         self._application: Application = service.application(self._section, runtime, self._generations.load())
         self._lag = LoopLag(self._registry, clock)

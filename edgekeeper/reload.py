@@ -67,8 +67,8 @@ class Generations:
             self._accept(sources.watched(), time.monotonic() - began)
             self._keep(sources.record())
         except _Rejected as rejected:
+            generation = self._last_good(rejected.error)  # without one, whoever is told of the error says it
             self._reject(rejected.error, rejected.watched, time.monotonic() - began)
-            generation = self._last_good(rejected.error)
             self.from_last_good = True
             self._log.error("serving the last good generation", extra={"generation": generation.generation})
         # not for their content: a generation that cannot be handed over is seen here, and not at the first reload

@@ -40,7 +40,7 @@ class Call:
     transport only when a handler reads them.
     """
 
-    __slots__ = ("_drain", "_metadata", "_peer", "deadline_us")
+    __slots__ = ("_drain", "_known", "_metadata", "_peer", "deadline_us")
 
     def __init__(
         self,
@@ -51,11 +51,14 @@ class Call:
     ) -> None:
         self.deadline_us = deadline_us
         self._metadata, self._peer, self._drain = metadata, peer, drain
+        self._known: Mapping[str, str | bytes] | None = None
 
     @property
     def metadata(self) -> Mapping[str, str | bytes]:
         """The call's metadata: lower-case names, the last of equal ones, bytes for names that end in `-bin`."""
-        return self._metadata()
+        if self._known is None:
+            self._known = self._metadata()
+        return self._known
 
     @property
     def peer(self) -> str:
@@ -79,14 +82,14 @@ StreamHandler: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[byte
 class UnaryMethod:
     """One request, one answer.
 
-    `name` is the full method name with its leading slash. `shed` is the message that answers a call which is over
-    `max_in_flight` or past its deadline; None answers `UNAVAILABLE` instead. A service whose empty message would
-    let a request pass gives one.
+    `name` is the full method name with its leading slash. `shed` gives the message that answers a call which is over
+    `max_in_flight` or past its deadline, at once and without raising; None answers `UNAVAILABLE` instead. A service
+    whose empty message would let a request pass gives one.
     """
 
     name: str
     handler: UnaryHandler
-    shed: bytes | None = None
+    shed: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

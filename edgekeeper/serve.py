@@ -2,7 +2,8 @@
 
 SIGTERM and SIGINT leave, a second one at once; SIGHUP reads the files again; SIGUSR2 is the planned restart. For that
 the program that lies on disk now checks the configuration; then we become it in place, with the same process id, the
-same workers and the same addresses, and it lets a new worker serve for each old one before that leaves. Root.
+same workers and the same addresses, and it lets a new worker serve for each old one before that leaves. It runs with the
+very bytes of edgekeeper.yaml that were checked, and so do all workers until the next planned restart. Root.
 """
 
 import asyncio
@@ -11,31 +12,34 @@ import logging
 import os
 import signal
 import sys
-import time
+import threading
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from edgekeeper import state
+from edgekeeper.checks import problems
 from edgekeeper.clock import SystemClock
 from edgekeeper.config import Address
-from edgekeeper.errors import ConfigError, OperatorError, Problem
-from edgekeeper.handover import OPTION, Handover
+from edgekeeper.errors import ConfigError, OperatorError
+from edgekeeper.handover import OPTION, Handover, Written
 from edgekeeper.logs import configure
-from edgekeeper.settings import Settings
+from edgekeeper.service import Service
+from edgekeeper.settings import Settings, load
 from edgekeeper.supervisor import Supervisor
 from edgekeeper.systemd import Systemd
 from edgekeeper.tls import check as check_certificates
 
-__all__ = ["CHECK", "Plan", "serve"]
+__all__ = ["CANNOT_START", "CHECK", "Plan", "serve"]
 
 CHECK: Final = "--check"
 """The option with which our own command only checks the configuration."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 CHECK_S: Final = 60.0
-SETTLE_S: Final = 10.0
-"""How long a configuration may be unreadable between its check and the exec: somebody is writing it."""
 
 CANNOT_START: Final = 2
 
@@ -44,27 +48,40 @@ LOG: Final = logging.getLogger("edgekeeper.supervisor")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to serve: `load` reads edgekeeper.yaml, `names` gives the services of it that are meant.
+    """What to serve: the services of edgekeeper.yaml at `config` (None: where it usually is) that `names` gives.
 
-    `problems` finds what is wrong with the files that it names. `admin` stands in for `admin.listen`.
+    `known` are those that it may have sections for. `admin` stands in for `admin.listen`.
     """
 
-    load: Callable[[], Settings]
+    config: str | None
+    known: Mapping[str, Service]
     names: Callable[[Settings], Sequence[str]]
-    problems: Callable[[Settings], Iterable[Problem]]
     reflect: bool = False
     admin: Address | None = None
 
+    def load(self, written: Written | None = None) -> Settings:
+        """Return the settings, of the file on disk or of what stood in it.
+
+        Raises:
+            OperatorError: Operator error: there is no such file, or everything that is wrong with it.
+        """
+        if written is None:
+            settings = load(self.config, self.known)
+        else:
+            settings = load(written.path, self.known, content=written.content)
+        self.names(settings)
+        return settings
+
     def check(self) -> None:
-        """Check the configuration as a start would find it, and all files that it names.
+        """Check the configuration as a start would find it, and all files that it names; say on stdout what was checked.
 
         Raises:
             OperatorError: Operator error: there is none, or everything that is wrong with it.
         """
         settings = self.load()
-        self.names(settings)
-        if found := list(self.problems(settings)):
+        if found := list(problems(settings, self.known)):
             raise ConfigError(found)
+        sys.stdout.buffer.write(msgspec.msgpack.encode(_written(settings)))
 
 
 def serve(plan: Plan, *, adopt: int | None = None) -> int:
@@ -76,12 +93,16 @@ def serve(plan: Plan, *, adopt: int | None = None) -> int:
         OperatorError: Operator error: there is no configuration, it is wrong, or an address is in use.
     """
     handover = Handover.read(adopt) if adopt is not None else None
-    settings = plan.load() if handover is None else _patiently(plan.load)
-    if handover is None:
-        check_certificates(settings, SystemClock().now_us())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by whoever started us, no child had a status
+    settings, refusal = (_fresh(plan), None) if handover is None else _handed(plan, handover.settings)
     configure(settings.root.telemetry.service_name)
+    if refusal is not None:
+        why = str(refusal) if isinstance(refusal, OperatorError) else type(refusal).__name__
+        LOG.error(
+            "edgekeeper.yaml is not accepted after all; going on with the old one", extra={"error": why}
+        )
     while True:
-        result = asyncio.run(_live(plan, settings, handover))
+        result = asyncio.run(_live(plan, settings, handover, accepted=refusal is None))
         if isinstance(result, int):
             return result
         handover = result
@@ -93,8 +114,35 @@ def serve(plan: Plan, *, adopt: int | None = None) -> int:
             )
 
 
-async def _live(plan: Plan, settings: Settings, handover: Handover | None) -> int | Handover:
-    return await _Life(plan, settings, handover).live()
+async def _live(
+    plan: Plan, settings: Settings, handover: Handover | None, *, accepted: bool
+) -> int | Handover:
+    return await _Life(plan, settings, handover, accepted=accepted).live()
+
+
+def _fresh(plan: Plan) -> Settings:
+    """Return the settings of the file, with all in place that every worker needs: what is amiss is told once."""
+    settings = plan.load()
+    check_certificates(settings, SystemClock().now_us())
+    for name in plan.names(settings):
+        state.make(state.make(settings.state) / name)
+    return settings
+
+
+def _handed(plan: Plan, candidates: Sequence[Written]) -> tuple[Settings, Exception | None]:
+    """Return the settings that were checked; should they be refused all the same, the old ones, and why.
+
+    Whatever it is, those who serve must not pay for it.
+    """
+    checked, running = candidates
+    try:
+        return plan.load(checked), None
+    except Exception as error:  # noqa: BLE001 - as above
+        return plan.load(running), error
+
+
+def _written(settings: Settings) -> Written:
+    return Written(str(settings.path), settings.content)
 
 
 def command() -> list[str]:
@@ -106,22 +154,12 @@ def command() -> list[str]:
     return [sys.executable, *arguments]
 
 
-def _patiently(load: Callable[[], Settings]) -> Settings:
-    until = time.monotonic() + SETTLE_S
-    while True:
-        try:
-            return load()
-        except OperatorError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-
-
 class _Life:
-    """One supervisor, from one exec to the next."""
+    """One supervisor, from one exec to the next. Without `accepted`, the settings are not those that were asked for."""
 
-    def __init__(self, plan: Plan, settings: Settings, handover: Handover | None) -> None:
-        self._plan, self._settings, self._handover = plan, settings, handover
+    def __init__(self, plan: Plan, settings: Settings, handover: Handover | None, *, accepted: bool) -> None:
+        self._settings, self._handover, self._accepted = settings, handover, accepted
+        self._next: Written | None = None
         self._stop, self._become = asyncio.Event(), asyncio.Event()
         self._systemd = Systemd(os.environ)
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -151,11 +189,14 @@ class _Life:
                     await _first(*(event.wait() for event in events))
                 for task in self._under_way:
                     task.cancel()
-                if self._become.is_set() and not self._stop.is_set():
-                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait for the next program
+                # a check that is under way is a child; nobody would wait for it after the exec
+                await asyncio.gather(*self._under_way, return_exceptions=True)
+                if self._next is not None and not self._stop.is_set():
+                    _keep_for_the_next(SIGNALS)
                     handover = await supervisor.hand_over()
                     self._systemd.alive()
-                    return handover
+                    settings = [self._next, _written(self._settings)]
+                    return msgspec.structs.replace(handover, settings=settings)
                 self._systemd.stopping()
         if supervisor.failure is not None:
             raise supervisor.failure
@@ -168,27 +209,32 @@ class _Life:
             OperatorError: Operator error: the configuration is not accepted; nothing has changed.
         """
         async with self._one_restart:  # also one that is still replacing workers
-            status, said = await self._checked()
-            if status != 0:
+            checked = await self._checked()
+            if not isinstance(checked, Written):
                 self._refused.value += 1
-                problems = said.decode(errors="replace").splitlines()
                 LOG.error(
-                    "the restart is refused: the configuration is not accepted", extra={"problems": problems}
+                    "the restart is refused: the configuration is not accepted", extra={"problems": checked}
                 )
-                raise OperatorError("\n".join(["the configuration is not accepted", *problems]))
+                raise OperatorError("\n".join(["the configuration is not accepted", *checked]))
             LOG.info("restarting")
+            self._next = checked
             self._become.set()
 
-    async def _checked(self) -> tuple[int, bytes]:
+    async def _checked(self) -> Written | list[str]:
+        """Return what the program on disk has read and accepted, or what it says against it."""
         child = await asyncio.create_subprocess_exec(
-            *command(), CHECK, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+            *command(), CHECK, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
         )
         try:
             async with asyncio.timeout(CHECK_S):
-                _, said = await child.communicate()
-            return child.returncode or 0, said
+                checked, said = await child.communicate()
+            if child.returncode:
+                return said.decode(errors="replace").splitlines()
+            return msgspec.msgpack.decode(checked, type=Written)
         except TimeoutError:
-            return CANNOT_START, b"it could not be checked in time"
+            return ["it could not be checked in time"]
+        except ValueError:
+            return ["the program on disk does not say what it has checked"]
         finally:
             if child.returncode is None:
                 child.kill()
@@ -199,7 +245,7 @@ class _Life:
         if self._handover is None:
             return
         async with self._one_restart:
-            done = await self._supervisor.replace()
+            done = await self._supervisor.replace() and self._accepted
         (self._done if done else self._failed).value += 1
         LOG.log(
             logging.INFO if done else logging.ERROR,
@@ -235,6 +281,18 @@ class _Life:
 
         self._under_way.add(task := asyncio.ensure_future(do()))
         task.add_done_callback(self._under_way.discard)
+
+
+def _keep_for_the_next(numbers: Iterable[signal.Signals]) -> None:
+    """Let signals wait until the program that we become asks for them.
+
+    This thread blocks them and execs, so that they stay pending. A thread that does not block them may take one
+    instead, or has just done so: the loop hears of that, and sends it to this one.
+    """
+    loop, us = asyncio.get_running_loop(), threading.get_ident()
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        loop.add_signal_handler(number, signal.pthread_kill, us, number)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -64,7 +64,7 @@ class Server:
             clock=clock,
             log=log,
             drain=self.drain,
-            peers=Peers(tls.client_names) if tls is not None and tls.client_names else None,
+            peers=self._peers(tls),
             tracer=tracer,
         )
         self._server: grpc.aio.Server | None = None
@@ -127,6 +127,12 @@ class Server:
         """Return its part of `/readyz`."""
         return {} if self._certificates is None else {"tls": self._certificates.component()}
 
+    def _peers(self, tls: Tls | None) -> Peers | None:
+        certificates = self._certificates
+        if certificates is None or tls is None or not tls.client_names:
+            return None
+        return Peers(tls.client_names, lambda: certificates.handshakes)
+
     def _bound(self, server: grpc.aio.Server, target: str) -> int:
         try:
             if self._certificates is None:
@@ -154,7 +160,7 @@ class Server:
         # a registered method has a queue of its own in the core: health is answered however many calls wait
         server.add_registered_method_handlers(HEALTH, {"Check": guarded.pop(f"/{HEALTH}/Check")})
         ours = {method.name: self._calls.handler(method) for method in self._methods}
-        server.add_generic_rpc_handlers((_Table(guarded | ours),))
+        server.add_generic_rpc_handlers((_Table(guarded | ours, self._calls.unknown),))
 
 
 class _Found:
@@ -171,12 +177,17 @@ class _Found:
 
 
 class _Table(grpc.GenericRpcHandler):
-    """Prebuilt handlers by full method name; an unknown one is UNIMPLEMENTED."""
+    """Prebuilt handlers by full method name; an unknown one is UNIMPLEMENTED, and counted."""
 
-    def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
-        self._handlers = handlers
+    def __init__(
+        self, handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]], unknown: Callable[[], None]
+    ) -> None:
+        self._handlers, self._unknown = handlers, unknown
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        return self._handlers.get(handler_call_details.method)
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is None:
+            self._unknown()
+        return handler

@@ -184,19 +184,22 @@ def find(path: str | None) -> Path:
     raise Unreadable(f"no configuration: {' or '.join(candidates)} does not exist")
 
 
-def load(path: str | None, known: Mapping[str, Service] | None = None) -> Settings:
+def load(
+    path: str | None, known: Mapping[str, Service] | None = None, *, content: bytes | None = None
+) -> Settings:
     """Return the settings of the file at `path`, or of the first of the usual places.
 
-    With `known`, only the sections of these services are read: a process of one service needs no other.
+    With `known`, only the sections of these services are read: a process of one service needs no other. With
+    `content`, that is the file at `path`, whatever stands there by now.
 
     Raises:
         Unreadable: Operator error: there is no such file, or it cannot be read.
         ConfigError: Operator error: everything that is wrong with it.
     """
-    file = find(path)
+    file = find(path) if path is None or content is None else Path(path)
     others = installed() - set(known) if known is not None else ()
     known = services() if known is None else known
-    content = _content(file)
+    content = _content(file) if content is None else content
     document = only(parse(content, str(file), environ=os.environ.get), str(file))
     root = validated(model(known, others), document, base=file.parent)
     sections = {name: section for name in known if (section := getattr(root, name)) is not None}

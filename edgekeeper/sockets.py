@@ -167,7 +167,7 @@ def _locked(names: "_Names") -> int:
     if os.path.lexists(link) and names.linked() is None:
         raise OperatorError(f"{link}: exists and is not a symbolic link of ours; remove it")
     try:
-        lock = os.open(f"{link}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(f"{link}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise OperatorError(f"{link}.lock: cannot be made: {error.strerror}") from None
     try:

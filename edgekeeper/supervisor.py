@@ -72,6 +72,7 @@ class Supervisor:
             settings,
             self.registry,
             self._asked,
+            why=self._why,
             gone=self._handover.gone,
             newest=self._handover.newest,
             started_us=self._handover.started_us,
@@ -90,9 +91,10 @@ class Supervisor:
         self._claims: dict[str, Claim] = {}  # by address
         self._living: set[Worker] = set()
         self._tasks: list[asyncio.Future[Any]] = []
+        self._pushing: asyncio.Future[None] | None = None
         self._one_starts = asyncio.Lock()
         self._count_workers()
-        self._take_over_counters()
+        self.registry.take_over(self._handover.own)
 
     async def __aenter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -108,12 +110,13 @@ class Supervisor:
             self._tasks.append(asyncio.ensure_future(self._open_later()))
         if self._settings.root.telemetry.otlp_endpoint is not None:
             push = Push(self._settings.root.telemetry, self.overview)
-            self._tasks.append(asyncio.ensure_future(push.run()))
+            self._pushing = asyncio.ensure_future(push.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._rest()
         await asyncio.gather(*(worker.leave() for worker in self._living))
+        await self._push_last()
         await self._admin.stop()
         self._release()
 
@@ -175,6 +178,7 @@ class Supervisor:
         A worker that does not serve, or does not answer, is ended: the successor starts another one.
         """
         await self._rest()
+        await self._push_last()
         await self._admin.stop()
         workers = await asyncio.gather(*(self._handed(worker) for worker in list(self._living)))
         claims = [(address, claim.hand_over()) for address, claim in self._claims.items()]
@@ -198,7 +202,8 @@ class Supervisor:
             section = self._settings.section(name)
             for number in range(section.workers):
                 post = Post(name, number, section.listen)
-                self._keepers[post] = Keeper(post, self._start, self._incidents[name], first=first)
+                very_first = first and number == 0
+                self._keepers[post] = Keeper(post, self._start, self._incidents[name], first=very_first)
         for post in [*self._keepers, *posts]:
             if (address := _address(post)) in self._claims:  # of a worker that leaves it to another's
                 continue
@@ -265,10 +270,18 @@ class Supervisor:
 
     async def _replace(self, name: str) -> bool:
         for keeper in [keeper for keeper in self._keepers.values() if keeper.post.service == name]:
+            if self._handover.workers and keeper.worker is not None and not keeper.worker.adopted:
+                continue  # this program has started it
             async with self._one_starts:  # a start costs a core for a moment, and those who serve need it too
                 if not await keeper.replace():
                     return False
         return True
+
+    async def _push_last(self) -> None:
+        if self._pushing is not None:
+            self._pushing.cancel()
+            await asyncio.gather(self._pushing, return_exceptions=True)
+            self._pushing = None
 
     async def _rest(self) -> None:
         """Start nothing any more."""
@@ -281,13 +294,16 @@ class Supervisor:
 
     def _start(self, keeper: Keeper) -> Worker:
         post = keeper.post
-        command = [sys.executable, "-P", "-m", post.service, *self._arguments]
+        command = [sys.executable, "-P", "-m", post.service, *self._arguments, *["--first"] * keeper.first]
         # grpc's own lines are not JSON; what matters we log
         environment = {"GRPC_VERBOSITY": "NONE"} | {k: v for k, v in os.environ.items() if k not in VARIABLES}
         if (address := _address(post)) not in self._claims:
             self._claims[address] = Claim(post.listen, post.number)
         generation = self._claims[address].next_generation()
-        worker = Worker.start(post, generation, command, environment, self._ended, self._stderr)
+        content = self._settings.content  # not what stands in the file by now
+        worker = Worker.start(
+            post, generation, command, environment, self._ended, self._stderr, settings=content
+        )
         self._living.add(worker)
         return worker
 
@@ -310,6 +326,9 @@ class Supervisor:
         post = worker.post
         listen = post.listen.model_dump()
         return Handed(post.service, post.number, listen, worker.generation, worker.child.pid, link)
+
+    def _why(self, service: str, number: int) -> str:
+        return next(k.why for p, k in self._keepers.items() if (p.service, p.number) == (service, number))
 
     async def _asked(self) -> Reports:
         answers = await asyncio.gather(*map(self._report, self._keepers.values()))
@@ -335,13 +354,6 @@ class Supervisor:
                 )
 
         self.registry.before_snapshot(refresh)
-
-    def _take_over_counters(self) -> None:
-        """Go on counting where the program before us stopped: a counter never falls."""
-        for family in self._handover.own:
-            counter = self.registry.counter(family.name, family.help, *family.label_names)
-            for labels, value in zip(family.labels, family.values, strict=True):
-                counter(*labels).value = value
 
 
 def _address(post: Post) -> str:

@@ -171,6 +171,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._families: dict[str, Labelled[Any]] = {}
+        self._taken_over: set[str] = set()
         self._before: list[Callable[[], None]] = []
 
     def counter(self, name: str, help_: str, *label_names: str, limit: int = 1000) -> Labelled[Series]:
@@ -199,6 +200,16 @@ class Registry:
         """Call `refresh` before each snapshot: gauges that are read rather than kept."""
         self._before.append(refresh)
 
+    def take_over(self, counters: Iterable[Family]) -> None:
+        """Go on counting where a predecessor stopped. A counter that has other labels here begins anew."""
+        for about in counters:
+            if (family := self._families.get(about.name)) is None:
+                family = self.counter(about.name, about.help, *about.label_names)
+                self._taken_over.add(about.name)
+            if (family.about.kind, family.about.label_names) == (about.kind, about.label_names):
+                for labels, value in zip(about.labels, about.values, strict=True):
+                    family(*labels).value = value
+
     def families(self) -> list[Labelled[Any]]:
         """Return the families in the order in which they were made, with the gauges that are read read anew."""
         for refresh in self._before:
@@ -220,7 +231,9 @@ class Registry:
         limit: int,
     ) -> Labelled[S]:
         family = self._families.get(name)
-        if family is None:
+        same = family is not None and (family.about.kind, family.about.label_names) == (kind, label_names)
+        if family is None or (not same and name in self._taken_over):
+            self._taken_over.discard(name)
             family = self._families[name] = Labelled(make, name, help_, kind, label_names, bounds, limit)
         assert (family.about.kind, family.about.label_names) == (kind, label_names), name
         return family

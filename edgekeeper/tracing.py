@@ -13,6 +13,7 @@ from random import random
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from edgekeeper.collector import TIMEOUT_S, Losses, identity
+from edgekeeper.errors import SERVER_ERRORS
 from edgekeeper.settings import Telemetry
 from edgekeeper.telemetry import Registry
 
@@ -37,11 +38,6 @@ _TRACEPARENT: Final = re.compile(
 
 _SAMPLED: Final = frozenset("13579bdf")
 _LONGEST_STATE: Final = 512
-
-_ERRORS: Final = frozenset(
-    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-)
-"""Statuses that are the server's error (OpenTelemetry's conventions for gRPC servers); a denial is none."""
 
 
 class Tracer:
@@ -120,7 +116,7 @@ class _Spans:
 
     def end(self, span: "Span", status: str) -> None:
         span.set_attribute("rpc.response.status_code", status)
-        if status in _ERRORS:
+        if status in SERVER_ERRORS:
             span.set_attribute("error.type", status)
             span.set_status(self._api.StatusCode.ERROR)
         if self._ended - self._exporter.taken >= MAX_WAITING:

@@ -6,14 +6,16 @@ suspended, nothing counts. Edge: processes.
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from signal import SIGCONT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Final, Self
 
-from edgekeeper.child import Child, spawn
+from edgekeeper.child import Child, in_memory, spawn
 from edgekeeper.config import Address
 from edgekeeper.link import ALIVE, REPORT, Link
 from edgekeeper.report import Reading, Report
@@ -49,7 +51,8 @@ class Post:
 class Worker:
     """A process at a post. `over` is its end, after which `status` holds; `on_end` is called right before.
 
-    `serving` is set once it has published its address and answers; `stalled` says that it was killed for not answering.
+    `serving` is set once it has published its address and answers; `stalled` says that it was killed for not answering,
+    `adopted` that the program before us has started it.
     `report` and `last` are what it tells of itself, now and when it last did.
     """
 
@@ -59,6 +62,7 @@ class Worker:
         self.post, self.generation, self.child, self.link = post, generation, child, link
         self.began_s = asyncio.get_running_loop().time()
         self.serving, self.stalled, self.leaving = asyncio.Event(), False, False
+        self.adopted = False
         self.reloads = self.status = 0
         self.last: Report | None = None
         self._reading, self._asked = Reading(), asyncio.Lock()
@@ -74,22 +78,22 @@ class Worker:
         environment: Mapping[str, str],
         on_end: Callable[["Worker"], None],
         stderr: int | None = None,
+        *,
+        settings: bytes = b"",
     ) -> Self:
-        """Spawn the process; it is given the link and told which worker it is.
+        """Spawn the process; it is given the link, what stands in edgekeeper.yaml, and told which worker it is.
 
         Raises:
             OSError: Dependency error: there is no process, no memory or no file descriptor left for it.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as stack:
+            ours, theirs = map(stack.enter_context, socket.socketpair())
+            stack.callback(os.close, file := in_memory("edgekeeper.yaml", settings))
             which = ["--worker", str(post.number), "--socket-generation", str(generation)]
-            line = [*command, "--link", str(theirs.fileno()), *which]
-            try:
-                pid = spawn(line, environment, keep=theirs.fileno(), stderr=stderr)
-            except OSError:
-                ours.close()
-                raise
-        return cls(post, generation, Child(pid), Link(ours), on_end)
+            keep = theirs.fileno(), file
+            line = [*command, "--link", str(keep[0]), "--settings", str(keep[1]), *which]
+            pid = spawn(line, environment, keep=keep, stderr=stderr)
+            return cls(post, generation, Child(pid), Link(ours.dup()), on_end)
 
     @classmethod
     def adopt(
@@ -98,7 +102,9 @@ class Worker:
         """Take over a process that was ours before our exec. `link` is the descriptor of our end."""
         end = socket.socket(fileno=link)
         end.set_inheritable(False)
-        return cls(post, generation, Child(pid), Link(end), on_end)
+        worker = cls(post, generation, Child(pid), Link(end), on_end)
+        worker.adopted = True
+        return worker
 
     @property
     def lived_s(self) -> float:
@@ -108,8 +114,10 @@ class Worker:
     async def gets_to_serve(self) -> bool:
         """Wait until it serves or is over; return whether it serves."""
         serving = asyncio.ensure_future(self.serving.wait())
-        await asyncio.wait({serving, self.over}, return_when=asyncio.FIRST_COMPLETED)
-        serving.cancel()
+        try:
+            await asyncio.wait({serving, self.over}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            serving.cancel()
         return not self.over.done()
 
     async def report(self) -> Report | None:

@@ -73,8 +73,8 @@ class RatelimitSection(Section):
     """The share of a limit above which hits are counted as `near_limit`, 0 to 1, default 0.8 (NEAR_LIMIT_RATIO)."""
 
     response_dynamic_metadata: bool = False
-    """Whether an answer carries the request's descriptors and the `metadata` of the rules that let it pass, for
-    Envoy's dynamic metadata (RESPONSE_DYNAMIC_METADATA). Default false."""
+    """Whether an answer carries the request's descriptors, the `metadata` of the rules that let it pass and the name of
+    the `generation` that judged it, for Envoy's dynamic metadata (RESPONSE_DYNAMIC_METADATA). Default false."""
 
     @model_validator(mode="after")
     def _workers_share_a_store(self) -> Self:

@@ -1,6 +1,6 @@
 """What goes into Envoy's dynamic metadata: the request's descriptors, and the `metadata` of the rules that let it pass.
 
-The shape is envoyproxy/ratelimit's (RESPONSE_DYNAMIC_METADATA). Pure: no I/O, no clock.
+The shape is envoyproxy/ratelimit's (RESPONSE_DYNAMIC_METADATA), and `generation` is ours. Pure: no I/O, no clock.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ __all__ = ["response_metadata"]
 
 
 def response_metadata(
-    request: Request, statuses: Sequence[Status], verdicts: Sequence[Verdict]
+    request: Request, statuses: Sequence[Status], verdicts: Sequence[Verdict], generation: str
 ) -> dict[str, Any]:
-    """Return the metadata of one answer: plain values that JSON knows.
+    """Return the metadata of one answer: plain values that JSON knows. `generation` is that of the limits that judged.
 
     `metadata` is merged over the descriptors that passed; of two values for one name the first wins, and mappings
     are merged.
     """
     result: dict[str, Any] = {
+        "generation": generation,
         "domain": request.domain,
         "descriptors": [_descriptor(descriptor) for descriptor in request.descriptors],
     }

@@ -52,7 +52,8 @@ class RateLimitService:
         self._metrics.observe(decision, limits.modes, request.domain, domain_known=known)
         if not limits.modes.response_dynamic_metadata:
             return wire.response(decision)
-        return wire.response(decision, response_metadata(request, decision.statuses, decision.verdicts))
+        metadata = response_metadata(request, decision.statuses, decision.verdicts, limits.generation)
+        return wire.response(decision, metadata)
 
     async def start(self) -> None:
         """Begin the store's background work."""

@@ -23,6 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+os.environ.setdefault(
+    "GRPC_VERBOSITY", "NONE"
+)  # before grpc is imported; its lines would stand among those that tests read
+
 CANARY = "canary-e2f1c0ffee"
 """A secret. Tests send it as credential, cookie, key and query; nothing may print, log, count or answer it."""
 

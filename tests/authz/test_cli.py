@@ -41,7 +41,7 @@ def run(tmp_path):
 
 def test_check_says_that_all_is_good(run):
     result = run("check")
-    assert (0, True) == (result.exit_code, result.stdout.startswith("good: 1 policies, 5 rules, generation "))
+    assert (0, True) == (result.exit_code, result.stdout.startswith("good: 1 policy, 5 rules, generation "))
     found = json.loads(run("check", "--format", "json").stdout)
     assert ([], ["api"], 5) == (found["problems"], found["policies"], found["rules"])
 

@@ -145,7 +145,7 @@ async def test_what_cannot_be_counted_is_answered_all_the_same(policy, served, m
 def test_what_is_shed_is_an_explicit_503(policy, served, cannot_decide, form):
     app, _, _ = served(policy(RULES), cannot_decide=cannot_decide)
     (method,) = app.methods
-    answer = CheckResponse.FromString(method.shed)
+    answer = CheckResponse.FromString(method.shed())
     assert CHECK == method.name
     assert (form, 503, "overload") == (
         answer.WhichOneof("http_response"),
@@ -154,12 +154,43 @@ def test_what_is_shed_is_an_explicit_503(policy, served, cannot_decide, form):
     )
 
 
+def generation_of(answer: bytes) -> str:
+    return str(MessageToDict(CheckResponse.FromString(answer).dynamic_metadata)["generation"])
+
+
+async def test_what_is_shed_names_the_generation_that_serves(policy, served):
+    app, _, snapshot = served(policy(RULES))
+    (method,) = app.methods
+    first = method.shed()
+    assert snapshot.current.generation == generation_of(first)
+    assert first is method.shed()  # made once: it answers what there is no time for
+    snapshot.current = policy("rules: []")
+    assert generation_of(first) != snapshot.current.generation == generation_of(method.shed())
+
+
+async def test_a_decision_that_failed_names_the_generation_that_serves(policy, served, monkeypatch):
+    app, _, snapshot = served(policy(RULES))
+    snapshot.current = policy("rules: []")
+    monkeypatch.setattr("authz.service.decide", lambda *_, **__: 1 / 0)
+    assert snapshot.current.generation == generation_of(await app.check(request(), Call()))
+
+
+async def test_what_cannot_be_made_anew_is_answered_as_before(policy, served, monkeypatch):
+    app, _, snapshot = served(policy(RULES))
+    (method,) = app.methods
+    before = method.shed()
+    snapshot.current = policy("rules: []")
+    monkeypatch.setattr("authz.wire.response", lambda _: 1 / 0)
+    assert before == method.shed() != b""
+    assert 403 == (await ask(app, request())).denied_response.status.code
+
+
 async def test_readiness_says_what_serves(policy, served):
     policies = policy(RULES)
     app, _, _ = served(policies)
     await app.start()
     await app.stop()
-    assert f"1 policies, generation {policies.generation}" == app.components()["policies"].detail
+    assert f"1 policy, generation {policies.generation}" == app.components()["policies"].detail
     assert ("authz", ("envoy.service.auth.v3.Authorization",)) == (SERVICE.name, SERVICE.grpc_services)
 
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import gzip
+import http.server
 import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -225,3 +228,60 @@ async def start(toys: Toys) -> AsyncIterator[Start]:
         with contextlib.suppress(ProcessLookupError):
             running.process.kill()
         await running.ended
+
+
+class Collector:
+    """An OTLP collector on loopback: what it got, and how it answers."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, Any]] = []
+        self.statuses: list[int] = []
+        self.requests = 0
+        self.at_once = self.most_at_once = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.arrived = threading.Semaphore(0)
+        collector = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                collector.take(self)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def take(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        self.requests += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        content = gzip.decompress(request.rfile.read(int(request.headers["content-length"])))
+        assert "application/x-protobuf" == request.headers["content-type"]
+        self.arrived.release()
+        self.go_on.wait(20)
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status == 200:
+            self.got.append((request.path, content))
+        with contextlib.suppress(OSError):
+            request.send_response(status)
+            request.send_header("content-length", "0")
+            request.end_headers()
+        self.at_once -= 1
+
+    def stop(self) -> None:
+        self.go_on.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.stop()

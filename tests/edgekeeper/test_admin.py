@@ -360,6 +360,19 @@ async def held(path: Path, request: bytes = b"") -> tuple[asyncio.StreamReader, 
     return reader, writer
 
 
+async def test_a_malformed_request_is_of_a_kind_that_is_logged_once_a_second(serving, sockets: Path, caplog):
+    async with serving():
+        good = (
+            b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n"  # aiohttp does not log that of a connection's first
+        )
+        reader, writer = await held(sockets / "admin.sock", good)
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\nok\n")
+        writer.write(b"\x00 nonsense\r\n\r\n")
+        assert b" 400 " in await reader.read()
+        writer.close()
+    assert ["admin_request"] == [record.kind for record in caplog.records]
+
+
 async def test_a_connection_that_says_nothing_is_closed(
     serving, sockets: Path, monkeypatch: pytest.MonkeyPatch
 ):

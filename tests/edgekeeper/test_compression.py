@@ -52,6 +52,14 @@ def test_the_compressed_file_takes_the_place_of_the_other(
     assert read(target.read_bytes()) == CONTENT
 
 
+def test_what_a_link_leads_to_is_not_copied(source: Path):
+    link = source.with_name("b.ndjson")
+    link.symlink_to(source)
+    with pytest.raises(OSError, match="symbolic links"):
+        run(link)
+    assert ["a.ndjson", "b.ndjson"] == names(source)
+
+
 def test_nobody_can_open_it_before_it_has_the_mode_of_the_other(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -128,3 +128,9 @@ def test_text_that_holds_a_secret_in_a_known_place_is_shown_without_it(canary: s
 )
 def test_other_text_is_shown_as_it_is(text: str):
     assert text == shown(name=text)["name"]
+
+
+@pytest.mark.parametrize("mark", "/?#")
+def test_a_password_that_should_have_been_escaped_is_not_shown_either(mark):
+    (sink,) = shown(sinks=[{"url": f"redis://user:begin{mark}end@host:6379/0"}])["sinks"]
+    assert REDACTED == sink["url"]

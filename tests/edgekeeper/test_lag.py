@@ -1,5 +1,6 @@
 """How late the loop is, on a clock of the test's own."""
 
+import gc
 from collections.abc import Iterable
 
 import pytest
@@ -96,3 +97,24 @@ async def test_stalls_are_counted():
 
 async def test_a_clock_that_goes_too_slowly_is_no_lag():
     assert 0 == (await Loop(-0.05).run()).values()["lag_seconds_sum"]
+
+
+class Ring:
+    """Garbage that only the collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+async def test_what_the_garbage_collector_does_is_shown():
+    loop = Loop()
+    before = loop.values()
+    for _ in range(100):
+        Ring()
+    gc.collect()
+    after = loop.values()
+    runs, freed = (
+        f'python_gc_{name}_total{{generation="2"}}' for name in ("collections", "objects_collected")
+    )
+    assert after[runs] >= before[runs] + 1
+    assert after[freed] >= before[freed] + 100

@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-import gzip
-import http.server
 import json
 import logging
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
 from edgekeeper import collector as pushing
@@ -26,63 +24,6 @@ from edgekeeper.report import Report
 from edgekeeper.settings import Telemetry
 from edgekeeper.telemetry import Registry
 from edgekeeper.versions import versions
-
-
-class Collector:
-    """An OTLP collector on loopback: what it got, and how it answers."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, Any]] = []
-        self.statuses: list[int] = []
-        self.requests = 0
-        self.at_once = self.most_at_once = 0
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.arrived = threading.Semaphore(0)
-        collector = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                collector.take(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def take(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        self.requests += 1
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        content = gzip.decompress(request.rfile.read(int(request.headers["content-length"])))
-        assert "application/x-protobuf" == request.headers["content-type"]
-        self.arrived.release()
-        self.go_on.wait(20)
-        status = self.statuses.pop(0) if self.statuses else 200
-        if status == 200:
-            self.got.append((request.path, content))
-        with contextlib.suppress(OSError):
-            request.send_response(status)
-            request.send_header("content-length", "0")
-            request.end_headers()
-        self.at_once -= 1
-
-    def stop(self) -> None:
-        self.go_on.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.stop()
 
 
 def overview(registry: Registry) -> Overview:
@@ -107,7 +48,42 @@ def pushing_to(endpoint: str, registry: Registry, interval_s: float = 3600.0) ->
     return Push(Telemetry(otlp_endpoint=endpoint), overview(registry), interval_s=interval_s)
 
 
-async def pushed(push: Push, collector: Collector, times: int = 1) -> None:
+async def test_serve_pushes_the_metrics_of_all_and_its_workers_their_spans(toys, start, collector: Any):
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    toys.write(telemetry={"otlp_endpoint": collector.endpoint})
+    running = await start("-m", "edgekeeper", "serve", "--config", str(toys.config))
+    await toys.ready()
+    assert await asyncio.to_thread(
+        collector.arrived.acquire, timeout=30
+    )  # the first push; the last is at the end
+    async with grpc.aio.insecure_channel(f"unix:{toys.place}/toy.sock") as channel:
+        sampled = [("traceparent", f"00-{trace}-b7ad6b7169203331-01")]
+        assert b"toy" == await channel.unary_unary("/toy.Toy/Greet")(b"", metadata=sampled, timeout=20)
+    assert 0 == await running.end()
+
+    last = [content for path, content in collector.got if path == "/v1/metrics"][-1]
+    told = metrics(ExportMetricsServiceRequest.FromString(last))
+    (calls,) = told["rpc.server.call.duration"].histogram.data_points
+    assert ("toy", "toy.Toy/Greet", 1) == (
+        attributes(calls)["service"],
+        attributes(calls)["rpc.method"],
+        calls.count,
+    )
+    supervised = told["edgekeeper_otlp_exports_total"].sum.data_points
+    assert {("supervisor", "metrics")} <= {
+        (attributes(point)["service"], attributes(point)["signal"]) for point in supervised
+    }
+    (spans,) = [content for path, content in collector.got if path == "/v1/traces"]
+    ((resource,),) = [ExportTraceServiceRequest.FromString(spans).resource_spans]
+    ((span,),) = [scope.spans for scope in resource.scope_spans]
+    assert ("edgekeeper-toy", trace, "toy.Toy/Greet") == (
+        attributes(resource.resource)["service.name"],
+        span.trace_id.hex(),
+        span.name,
+    )
+
+
+async def pushed(push: Push, collector: Any, times: int = 1) -> None:
     """Run until so many requests have arrived, then cancel: one more push follows."""
     task = asyncio.ensure_future(push.run())
     for _ in range(times):
@@ -117,7 +93,7 @@ async def pushed(push: Push, collector: Collector, times: int = 1) -> None:
         await task
 
 
-def newest(collector: Collector) -> ExportMetricsServiceRequest:
+def newest(collector: Any) -> ExportMetricsServiceRequest:
     path, content = collector.got[-1]
     assert "/v1/metrics" == path
     return ExportMetricsServiceRequest.FromString(content)
@@ -140,14 +116,15 @@ def filled() -> Registry:
     registry.counter("edgekeeper_bytes_total", "B.")().value += 10
     registry.gauge("edgekeeper_level", "L.")().value = 0.5
     calls = registry.histogram(
-        "rpc_server_call_duration_seconds", "Calls.", "rpc_system_name", "rpc_method", "rpc_status_code", bounds=(0.02, 0.2)
-    )("grpc", "a.B/C", "OK")  # fmt: skip
+        "rpc_server_call_duration_seconds", "Calls.",
+        "rpc_system_name", "rpc_method", "rpc_status_code", "error_type", bounds=(0.02, 0.2),
+    )("grpc", "a.B/C", "OK", "")  # fmt: skip
     for seconds in (0.01, 0.02, 0.1, 7.0):
         calls.observe(seconds)
     return registry
 
 
-async def test_a_push_says_who_it_comes_from(collector: Collector):
+async def test_a_push_says_who_it_comes_from(collector: Any):
     push = Push(Telemetry(otlp_endpoint=collector.endpoint, service_name="edge"), overview(Registry()))
     await pushed(push, collector)
     ((resource),) = [each.resource for each in newest(collector).resource_metrics]
@@ -157,7 +134,7 @@ async def test_a_push_says_who_it_comes_from(collector: Collector):
     assert got["service.instance.id"]
 
 
-async def test_a_counter_is_a_monotonic_cumulative_sum_and_exact(collector: Collector):
+async def test_a_counter_is_a_monotonic_cumulative_sum_and_exact(collector: Any):
     before_ns = time.time_ns()
     await pushed(pushing_to(collector.endpoint, filled()), collector)
     metric = metrics(newest(collector))["edgekeeper_x_total"]
@@ -168,13 +145,13 @@ async def test_a_counter_is_a_monotonic_cumulative_sum_and_exact(collector: Coll
     assert before_ns - 1_000_000 <= point.start_time_unix_nano <= point.time_unix_nano <= time.time_ns()
 
 
-async def test_a_gauge_is_a_gauge_and_has_its_worker(collector: Collector):
+async def test_a_gauge_is_a_gauge_and_has_its_worker(collector: Any):
     await pushed(pushing_to(collector.endpoint, filled()), collector)
     (point,) = metrics(newest(collector))["edgekeeper_level"].gauge.data_points
     assert (0.5, {"service": "authz", "worker": "0"}) == (point.as_double, attributes(point))
 
 
-async def test_a_histogram_has_its_bounds_and_the_names_of_the_conventions(collector: Collector):
+async def test_a_histogram_has_its_bounds_and_the_names_of_the_conventions(collector: Any):
     await pushed(pushing_to(collector.endpoint, filled()), collector)
     metric = metrics(newest(collector))["rpc.server.call.duration"]
     (point,) = metric.histogram.data_points
@@ -189,7 +166,22 @@ async def test_a_histogram_has_its_bounds_and_the_names_of_the_conventions(colle
     } == attributes(point)
 
 
-async def test_units_are_those_that_the_names_end_in(collector: Collector):
+async def test_only_an_error_has_a_kind_of_error(collector: Any):
+    registry = Registry()
+    calls = registry.counter("x_total", "X.", "rpc_status_code", "error_type", "rule")
+    calls("OK", "", "").value = calls("INTERNAL", "INTERNAL", "").value = 1
+    await pushed(pushing_to(collector.endpoint, registry), collector)
+    fine, failed = metrics(newest(collector))["x_total"].sum.data_points
+    common = {"service": "authz", "rule": ""}
+    assert {"rpc.response.status_code": "OK", **common} == attributes(fine)
+    assert {
+        "rpc.response.status_code": "INTERNAL",
+        "error.type": "INTERNAL",
+        **common,
+    } == attributes(failed)
+
+
+async def test_units_are_those_that_the_names_end_in(collector: Any):
     await pushed(pushing_to(collector.endpoint, filled()), collector)
     found = metrics(newest(collector))
     assert ("By", "s", "") == tuple(
@@ -198,13 +190,13 @@ async def test_units_are_those_that_the_names_end_in(collector: Collector):
     )
 
 
-async def test_one_metric_holds_the_points_of_every_process(collector: Collector):
+async def test_one_metric_holds_the_points_of_every_process(collector: Any):
     await pushed(pushing_to(collector.endpoint, Registry()), collector)
     points = metrics(newest(collector))["process_open_fds"].gauge.data_points
     assert ["supervisor"] == [attributes(point)["service"] for point in points]
 
 
-async def test_what_one_push_could_not_bring_the_next_one_does(collector: Collector):
+async def test_what_one_push_could_not_bring_the_next_one_does(collector: Any):
     collector.statuses = [400]
     registry = filled()
     await pushed(pushing_to(collector.endpoint, registry, interval_s=0.01), collector, times=2)
@@ -212,7 +204,7 @@ async def test_what_one_push_could_not_bring_the_next_one_does(collector: Collec
     assert 2**53 + 1 == point.as_int
 
 
-async def test_pushes_go_on_at_their_interval_and_a_last_one_comes_at_the_end(collector: Collector):
+async def test_pushes_go_on_at_their_interval_and_a_last_one_comes_at_the_end(collector: Any):
     registry = filled()
     push = pushing_to(collector.endpoint, registry)
     task = asyncio.ensure_future(push.run())
@@ -227,7 +219,7 @@ async def test_pushes_go_on_at_their_interval_and_a_last_one_comes_at_the_end(co
 
 
 async def test_no_two_exports_are_under_way_and_a_slow_collector_does_not_hold_up_the_end(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
+    collector: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(otlp, "LAST_S", 0.3)
     collector.go_on.clear()
@@ -278,7 +270,7 @@ async def test_failures_are_told_of_once_a_minute(
     assert [1, 61, 121] == [record.errors for record in caplog.records]
 
 
-async def test_a_collector_that_failed_is_not_waited_for_at_the_end(collector: Collector):
+async def test_a_collector_that_failed_is_not_waited_for_at_the_end(collector: Any):
     collector.statuses = [400] * 3
     push = pushing_to(collector.endpoint, filled())
     exports = push._overview.registry.counter("edgekeeper_otlp_exports_total", "", "signal", "result")
@@ -293,7 +285,7 @@ async def test_a_collector_that_failed_is_not_waited_for_at_the_end(collector: C
 
 
 async def test_a_push_that_cannot_be_built_is_told_of_and_is_not_the_last(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    collector: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     build, failures = otlp.metrics_data, [ValueError("first")]
 
@@ -358,7 +350,7 @@ asyncio.run(main())
 """
 
 
-def test_an_export_that_hangs_does_not_keep_the_process_alive(collector: Collector):
+def test_an_export_that_hangs_does_not_keep_the_process_alive(collector: Any):
     collector.go_on.clear()
     command = [sys.executable, "-c", LEAVING, collector.endpoint]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,7 +1,9 @@
 """The planned restart: new workers serve before the old ones leave, or nothing changes at all."""
 
 import asyncio
+import contextlib
 import os
+import socket
 from signal import SIGKILL, SIGTERM, SIGUSR2
 
 import aiohttp
@@ -140,6 +142,152 @@ async def test_the_restart_takes_over_another_edgekeeper_yaml(toys, served):
     assert b"toy" == await toys.ask_at(toys.place / "elsewhere.sock", "toy", "Greet")
     left = {file.name for file in toys.place.glob("toy*.sock")}
     assert set() == left
+
+
+async def test_an_edit_of_edgekeeper_yaml_is_nothing_before_the_restart(toys, served):
+    before = toys.workers()
+    good = toys.config.read_text()
+    toys.config.write_text(good.replace("unix:toy.sock", "unix:elsewhere.sock") + "typo: 1\n")
+    os.kill(before["toy/0"], SIGKILL)
+    await served.said("a process died")
+    await served.said("serving", times=4)
+    await toys.ready()
+    assert before["toy/0"] != int(await toys.ask("toy", "Pid"))
+    toys.config.write_text(good)
+    served.signal(SIGUSR2)
+    await served.said("restarted")  # it still listens where it did
+
+
+WHIMSICAL = """
+import sys
+from pydantic import field_validator
+def _refuse(value: float) -> float:
+    if value and "--adopt" in sys.argv:
+        raise ValueError("never seen before")
+    return value
+"""
+
+
+async def test_a_program_that_refuses_what_it_has_checked_goes_on_with_the_old_edgekeeper_yaml(toys, served):
+    before = toys.workers()
+    program = toys.place / "twin" / "__main__.py"
+    slow = "    slow_s: float = 0.0\n"
+    program.write_text(
+        program.read_text()
+        .replace("import asyncio\n", f"{WHIMSICAL}\nimport asyncio\n")
+        .replace(slow, f"{slow}    _whim = field_validator('slow_s')(_refuse)\n")
+    )
+    toys.sections["twin"]["slow_s"] = 0.1
+    toys.write(**CONTROL)
+    served.signal(SIGUSR2)
+    refused = await served.said("edgekeeper.yaml is not accepted after all; going on with the old one")
+    assert "never seen before" in refused["error"]
+    await served.said("restarted, but for some workers")
+    await toys.ready()
+    assert set(before) == set(toys.workers())
+    assert (b"toy", b"twin") == (await toys.greeting("toy"), await toys.greeting("twin"))
+
+
+EARLY = """
+import os, signal, sys
+if "serve" in sys.argv and not {"--adopt", "--check"} & set(sys.argv):
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGUSR2)
+"""
+
+
+async def test_signals_of_the_first_moments_wait_until_somebody_listens(toys, start):
+    program = toys.place / "toy" / "__main__.py"
+    program.write_text(program.read_text().replace("import asyncio\n", f"{EARLY}\nimport asyncio\n"))
+    running = await start(*SERVE, str(toys.config))
+    await running.said("restarted")
+    await toys.ready()
+
+
+CONTROL = {"admin": {"listen": "unix:admin.sock", "control": "unix:control.sock"}}
+
+
+def break_the_start(toys, name: str) -> None:
+    """Let a worker of the service end by itself before it serves."""
+    program = toys.place / name / "__main__.py"
+    dying = "def _fail(section: object, where: object) -> None:\n    if where == 'start':\n        raise SystemExit(7)\n\n\n"
+    program.write_text(program.read_text().replace("def _fail(", f"{dying}def _unused("))
+
+
+async def test_a_worker_that_cannot_move_to_another_address_serves_on_at_its_own(toys, served):
+    before = toys.workers()
+    break_the_start(toys, "twin")
+    toys.sections["twin"]["listen"] = "unix:elsewhere.sock"
+    toys.write(**CONTROL)
+    served.signal(SIGUSR2)
+    await served.said("restarted, but for some workers")
+    assert before["twin/0"] == toys.workers()["twin/0"]
+    assert b"twin" == await toys.greeting("twin")
+
+
+async def test_an_address_that_is_in_use_costs_nobody_who_serves(toys, served):
+    before = toys.workers()
+    with socket.create_server(("127.0.0.1", 0)) as other, socket.create_server(("127.0.0.1", 0)) as another:
+        toys.sections["twin"]["listen"] = f"127.0.0.1:{other.getsockname()[1]}"
+        port = another.getsockname()[1]
+        toys.write(admin={"listen": f"127.0.0.1:{port}"})
+        served.signal(SIGUSR2)
+        await served.said("restarted, but for some workers")
+        assert "Address already in use" in (await served.said("an address cannot be had"))["error"]
+        await served.said("the admin address cannot be had")
+        after = toys.workers()
+        assert before["twin/0"] == after["twin/0"]
+        assert before["toy/0"] != after["toy/0"]
+        assert (b"toy", b"twin") == (await toys.greeting("toy"), await toys.greeting("twin"))
+    async with aiohttp.ClientSession() as client, asyncio.timeout(SOON_S):
+        while True:
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                async with client.get(f"http://127.0.0.1:{port}/livez") as answer:
+                    assert 200 == answer.status
+                    break
+            await asyncio.sleep(0.02)
+    assert 0 == await served.end(SIGTERM)
+    assert {} == toys.workers()
+
+
+async def test_two_services_can_change_places(toys, served):
+    toys.sections["toy"]["listen"], toys.sections["twin"]["listen"] = "unix:twin.sock", "unix:toy.sock"
+    toys.write(**CONTROL)
+    served.signal(SIGUSR2)
+    await served.said("restarted")
+    assert b"toy" == await toys.ask_at(toys.place / "twin.sock", "toy", "Greet")
+    assert b"twin" == await toys.ask_at(toys.place / "toy.sock", "twin", "Greet")
+
+
+async def test_who_was_started_with_sigchld_ignored_can_be_restarted(toys, start):
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    running = await start("-c", ignoring, *SERVE, str(toys.config))
+    await toys.ready()
+    running.signal(SIGUSR2)
+    await running.said("restarted")
+
+
+A_SIGNAL = """
+import asyncio, os, signal, sys
+from edgekeeper.serve import SIGNALS, _keep_for_the_next
+async def told() -> None:
+    await asyncio.to_thread(int)  # a thread that blocks nothing stays
+    _keep_for_the_next(SIGNALS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while not signal.sigpending():
+        await asyncio.sleep(0)
+asyncio.run(told())
+sys.stderr.write(f"{signal.sigpending()}")
+"""
+
+
+async def test_a_signal_right_before_the_exec_waits_for_the_next_program_whichever_thread_gets_it(start):
+    running = await start("-c", A_SIGNAL)
+    assert 0 == await running.status()
+    assert "SIGTERM" in running.text
 
 
 async def test_on_tcp_both_serve_for_a_moment_and_no_second_instance_gets_the_port(

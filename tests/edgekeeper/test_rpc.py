@@ -25,6 +25,8 @@ def test_metadata_and_peer_are_asked_of_the_transport_when_they_are_read():
     assert ([], 7) == (asked, call.deadline_us)
     assert ({"a": "1"}, "unix:") == (call.metadata, call.peer)
     assert ["metadata", "peer"] == asked
+    assert {"a": "1"} == call.metadata
+    assert ["metadata", "peer"] == asked
 
 
 async def test_a_drain_is_seen_by_calls_that_began_before_it_and_by_who_waits():

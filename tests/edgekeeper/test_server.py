@@ -67,6 +67,34 @@ async def test_an_unknown_method_is_unimplemented(sockets: Path):
     assert grpc.StatusCode.UNIMPLEMENTED == failed.value.code()
 
 
+def durations(server: Any) -> dict[tuple[str, ...], int]:
+    """The number of calls by method, status and kind of error."""
+    (family,) = (each for each in server.registry.snapshot() if each.name.startswith("rpc_server_call"))
+    assert ("rpc_system_name", "rpc_method", "rpc_status_code", "error_type") == family.label_names
+    return {sample.labels[1:]: sum(sample.counts) for sample in family.samples}
+
+
+async def test_unknown_methods_are_counted_as_one(sockets: Path):
+    async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (server, channel):
+        for name in ("/toy.Toy/Undo", "/nobody.Knows/Me"):
+            await channel.unary_unary(name)(b"").code()
+        await channel.unary_unary("/toy.Toy/Do")(b"")
+        assert {
+            ("_OTHER", "UNIMPLEMENTED", "UNIMPLEMENTED"): 2,
+            ("toy.Toy/Do", "OK", ""): 1,
+        } == durations(server)
+
+
+@pytest.mark.parametrize(
+    ("error", "want"),
+    [(ValueError(), ("INTERNAL", "INTERNAL")), (ClientError(), ("INVALID_ARGUMENT", ""))],
+)
+async def test_an_error_of_ours_is_told_from_one_of_the_client(sockets: Path, error: Exception, want):
+    async with serving(sockets, raising(error)) as (server, channel):
+        await channel.unary_unary("/toy.Toy/Do")(b"").code()
+        assert {("toy.Toy/Do", *want): 1} == durations(server)
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
@@ -141,7 +169,7 @@ async def test_a_call_over_max_in_flight_is_answered_by_the_shed_message(sockets
         await leave.wait()
         return b"done"
 
-    method = UnaryMethod("/toy.Toy/Do", handler, shed=b"busy")
+    method = UnaryMethod("/toy.Toy/Do", handler, shed=lambda: b"busy")
     async with serving(sockets, method, max_in_flight=1) as (server, channel):
         first = asyncio.ensure_future(channel.unary_unary("/toy.Toy/Do")(b""))
         await entered.wait()
@@ -309,7 +337,7 @@ async def test_calls_are_timed_by_method_and_status(sockets: Path):
     async with serving(sockets, UnaryMethod("/toy.Toy/Do", echo)) as (server, channel):
         await channel.unary_unary("/toy.Toy/Do")(b"")
         text = render([({}, server.registry.snapshot())])
-    labels = 'rpc_system_name="grpc",rpc_method="toy.Toy/Do",rpc_status_code="OK"'
+    labels = 'rpc_system_name="grpc",rpc_method="toy.Toy/Do",rpc_status_code="OK",error_type=""'
     assert f"rpc_server_call_duration_seconds_count{{{labels}}} 1\n" in text
 
 
@@ -354,7 +382,8 @@ async def test_a_call_whose_deadline_no_answer_can_meet_is_shed_before_any_work(
     async def never(_request: bytes, _call: Call) -> bytes:
         raise AssertionError
 
-    method, context = UnaryMethod("/toy.Toy/Do", never, shed=shed), LateContext(remaining_s)
+    method = UnaryMethod("/toy.Toy/Do", never, shed=None if shed is None else lambda: shed)
+    context = LateContext(remaining_s)
     async with serving(sockets, method) as (server, _):
         handler = server._calls.handler(method).unary_unary
         if shed is None:
@@ -517,13 +546,51 @@ async def test_a_sampled_call_is_told_to_the_tracer_from_its_beginning_to_its_st
     ] == spans.told
 
 
+async def test_what_answers_a_shed_call_is_asked_for_at_each(sockets: Path):
+    answers = iter([b"of the first generation", b"of the second"])
+    method = UnaryMethod("/toy.Toy/Do", echo, shed=lambda: next(answers))
+    async with serving(sockets, method, max_in_flight=0) as (_, channel):
+        assert b"of the first generation" == await channel.unary_unary("/toy.Toy/Do")(b"")
+        assert b"of the second" == await channel.unary_unary("/toy.Toy/Do")(b"")
+
+
+class MetadataContext(LateContext):
+    """A call that counts how often its metadata is made."""
+
+    def __init__(self) -> None:
+        super().__init__(10.0)
+        self.made = 0
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        self.made += 1
+        return (("traceparent", "00-1"),)
+
+    def peer(self) -> str:
+        return "unix:"
+
+
+async def test_metadata_is_made_once_for_tracer_and_handler_and_never_for_nobody(sockets: Path):
+    async def reading(_request: bytes, call: Call) -> bytes:
+        return f"{call.metadata['traceparent']} {call.metadata['traceparent']}".encode()
+
+    methods = (UnaryMethod("/toy.Toy/Read", reading), UnaryMethod("/toy.Toy/Do", echo))
+    async with serving(sockets, *methods, tracer=(spans := Spans())) as (server, _):
+        context = MetadataContext()
+        assert b"00-1 00-1" == await server._calls.handler(methods[0]).unary_unary(b"", context)
+        assert (1, 1) == (spans.calls, context.made)
+    async with serving(sockets, *methods) as (server, _):
+        context = MetadataContext()
+        await server._calls.handler(methods[1]).unary_unary(b"", context)
+        assert 0 == context.made
+
+
 def raising_at(name: str) -> UnaryMethod:
     return UnaryMethod(name, raising(DependencyError("x")).handler)
 
 
 async def test_a_call_that_is_shed_is_no_span(sockets: Path):
     spans = Spans()
-    method = UnaryMethod("/toy.Toy/Do", echo, shed=b"busy")
+    method = UnaryMethod("/toy.Toy/Do", echo, shed=lambda: b"busy")
     async with serving(sockets, method, max_in_flight=0, tracer=spans) as (_, channel):
         assert b"busy" == await channel.unary_unary("/toy.Toy/Do")(b"")
     assert [] == spans.told

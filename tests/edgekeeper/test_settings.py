@@ -320,3 +320,10 @@ def test_no_two_workers_may_have_one_address(in_process, toy, twin, want):
     (problem,) = caught.value.problems
     assert want in problem.message
     assert problem.line > 0
+
+
+def test_given_what_stood_in_the_file_it_is_not_read_again(in_process):
+    content = in_process.config.read_bytes().replace(b"state: state", b"state: there")
+    in_process.config.unlink()
+    settings = load(str(in_process.config), content=content)
+    assert (in_process.config, in_process.place / "there") == (settings.path, settings.state)

@@ -146,6 +146,13 @@ def test_a_directory_that_cannot_be_made_is_an_error_with_its_name(sockets: Path
         Claim(unix(sockets / "file" / "run" / "a.sock"), 0)
 
 
+def test_a_lock_that_is_a_link_makes_no_file_elsewhere(sockets: Path):
+    (sockets / "authz.sock.lock").symlink_to(sockets / "elsewhere")
+    with pytest.raises(OperatorError, match=r"authz\.sock\.lock: cannot be made"):
+        Claim(Address(path=str(sockets / "authz.sock")), 0)
+    assert not (sockets / "elsewhere").exists()
+
+
 def test_a_second_claim_is_refused_while_the_first_is_held(sockets: Path):
     link = sockets / "a.sock"
     claim = Claim(unix(link), 0)

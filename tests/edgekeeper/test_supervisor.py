@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -63,7 +64,7 @@ async def restarted(toys, service: str, reason: str) -> float | None:
 
 
 @pytest.mark.parametrize("how", ["frozen", "stuck"])
-async def test_a_worker_that_does_not_answer_is_killed_within_two_seconds(toys, served, how):
+async def test_a_worker_that_does_not_answer_is_killed_within_two_seconds(toys, served, how, full_size):
     before = toys.workers()
     if how == "frozen":
         os.kill(before["toy/0"], SIGSTOP)
@@ -76,7 +77,8 @@ async def test_a_worker_that_does_not_answer_is_killed_within_two_seconds(toys, 
     died = await served.said("a process died")
     took_s = time.monotonic() - began
     assert (-SIGKILL, "stalled") == (died["status"], died["reason"])
-    assert 1.0 < took_s < 3.0  # 2 s, and what a busy machine adds
+    print(f"{how}: killed after {took_s:.2f} s")
+    assert 1.0 < took_s < (2.0 if full_size else 3.0)  # 2 s, and what a busy machine adds
     if how == "stuck":
         assert "in _block" in served.text  # it told where, before it was killed
     await toys.ready()
@@ -143,6 +145,52 @@ async def test_state_files_that_are_not_the_cause_are_put_back(toys, start):
     assert (state / "innocent").exists()
     (toys.place / "toy" / "away.py").rename(toys.place / "toy" / "__main__.py")
     await toys.ready()
+
+
+async def test_a_worker_whose_directory_is_removed_comes_back_with_it(toys, start):
+    toys.sections["twin"]["listen"] = "unix:run/twin.sock"
+    await start(*SERVE, str(toys.write()))
+    await toys.ready()
+    shutil.rmtree(toys.place / "run")
+    before = toys.workers()
+    os.kill(before["twin/0"], SIGKILL)
+    await toys.until(lambda: toys.workers().get("twin/0", before["twin/0"]) != before["twin/0"])
+    (toys.place / "run").mkdir()
+    await toys.ready()
+    assert b"twin" == await toys.ask_at(toys.place / "run" / "twin.sock", "twin", "Greet")
+
+
+async def test_a_worker_that_says_why_it_cannot_start_costs_nobody_else_anything(toys, start):
+    program = toys.place / "toy" / "__main__.py"
+    refusal = "if runtime.worker == 1:\n            raise ConfigError([Problem('toy.pem', 0, 0, 'no certificate')])\n        "
+    program.write_text(
+        program.read_text()
+        .replace("import ConfigError", "import ConfigError, Problem")
+        .replace('_fail(section, "application")\n', f'{refusal}_fail(section, "application")\n')
+    )
+    toys.sections["toy"]["workers"] = 2
+    running = await start(*SERVE, str(toys.write()), "toy")
+    await running.said("a process died", times=4)
+    assert ["toy.pem: no certificate"] == (await running.said("this worker cannot go on"))["problems"]
+    first, second = (await toys.ready(503))["toy"]
+    assert first["generation"]["ready"]
+    assert "cannot start (status 2); the log says why" == second["process"]["detail"]
+    assert b"toy" == await toys.greeting("toy")
+    assert not running.lines("a crash loop: the state files are put in quarantine")
+    assert "was destroyed" not in running.text
+
+
+async def test_a_state_that_cannot_be_made_is_one_sentence(toys, start):
+    (toys.place / "file").write_text("")
+    toys.write(state="file/state")
+    running, check = (
+        await start(*SERVE, str(toys.config)),
+        await start("-m", "edgekeeper", "check", "--config", str(toys.config)),
+    )
+    assert [2, 1] == await asyncio.gather(running.status(), check.status())
+    assert f"edgekeeper: state: {toys.place}/file/state cannot be made: Not a directory\n" == running.text
+    assert check.text.startswith(f"{toys.config}:")
+    assert check.text.endswith(f"cannot be used: {toys.place}/file is not a directory\n")
 
 
 async def test_only_the_named_services_run(toys, start):
@@ -215,6 +263,7 @@ async def test_a_service_whose_files_are_bad_ends_all_with_the_problems_and_stat
     running = await start(*SERVE, str(toys.write()))
     assert 2 == await running.status()
     assert 1 == running.text.count(f"{toys.place}/toy.yaml:1:1: missing field `hello`\n")
+    assert 1 == running.text.count("missing field")
     assert {} == toys.workers()
 
 
@@ -247,6 +296,15 @@ async def heard(manager: socket.socket, word: str) -> str:
         while not (text := (await loop.sock_recv(manager, 1000)).decode()).startswith(word):
             pass
     return text
+
+
+async def test_systemd_hears_first_of_all_that_we_live(toys, start, manager):
+    watched = {"NOTIFY_SOCKET": str(toys.place / "notify"), "WATCHDOG_USEC": "500000"}
+    assert 2 == await (await start(*SERVE, "missing.yaml", **watched)).status()
+    assert "WATCHDOG=1" == await heard(manager, "")
+    modules = await start("-c", "import sys, edgekeeper.__main__; print(*sys.modules, file=sys.stderr)")
+    assert 0 == await modules.status()
+    assert not {"click", "grpc", "msgspec", "pydantic"} & set(modules.text.split())
 
 
 async def test_systemd_hears_when_all_serve_reload_live_and_leave(toys, start, manager):
@@ -297,3 +355,39 @@ async def test_a_supervisor_inside_another_program_replaces_its_workers_too(in_p
         assert not set(before) & set(after)
         assert after == [int(await in_process.ask(name, "Pid")) for name in ("toy", "twin")]
         assert not set(before) & set(in_process.workers().values())
+
+
+async def test_a_restart_with_more_workers_than_before_starts_each_of_them_once(in_process, nowhere):
+    before = Supervisor(load(str(in_process.config)), ["toy"], stderr=nowhere)
+    async with before:
+        await before.serves()
+        old = before.pid("toy")
+        handover = await before.hand_over()
+    in_process.sections["toy"]["workers"] = 2
+    settings = load(str(in_process.write()))
+    async with Supervisor(settings, ["toy"], stderr=nowhere, handover=handover) as supervisor:
+        while (added := supervisor.pid("toy", 1)) is None:  # noqa: ASYNC110 - the other side is a process
+            await asyncio.sleep(0)
+        assert await supervisor.replace()
+        await supervisor.serves()
+        assert added == supervisor.pid("toy", 1)
+        assert old != supervisor.pid("toy")
+
+
+async def test_the_last_push_comes_when_the_workers_have_left(in_process, nowhere, monkeypatch):
+    left: list[dict[str, int]] = []
+
+    class Push:
+        def __init__(self, *_: object) -> None: ...
+
+        async def run(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.append(in_process.workers())
+
+    monkeypatch.setattr("edgekeeper.supervisor.Push", Push)
+    in_process.write(telemetry={"otlp_endpoint": "http://127.0.0.1:9"})
+    async with Supervisor(load(str(in_process.config)), ["toy"], stderr=nowhere) as supervisor:
+        await supervisor.serves()
+    assert [{}] == left

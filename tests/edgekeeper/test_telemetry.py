@@ -241,3 +241,26 @@ def test_snapshots_of_several_processes_are_one_text_with_each_name_once():
         "# TYPE only_2 gauge\n"
         'only_2{service="ratelimit"} 0\n'
     ) == merged
+
+
+def test_a_counter_goes_on_where_a_predecessor_stopped():
+    before = Registry()
+    before.counter("calls_total", "Calls.", "who")("me").value += 3
+    registry = Registry()
+    registry.counter("calls_total", "Calls.", "who")
+    registry.take_over(before.snapshot())
+    assert 3 == registry.counter("calls_total", "Calls.", "who")("me").value
+
+
+@pytest.mark.parametrize("made", ["before", "after"])
+def test_a_counter_with_other_labels_than_the_predecessors_begins_anew(made):
+    before = Registry()
+    before.counter("calls_total", "Calls.", "who")("me").value += 3
+    registry = Registry()
+    if made == "before":
+        registry.counter("calls_total", "Calls.", "who", "why")
+    registry.take_over(before.snapshot())
+    counter = registry.counter("calls_total", "Calls.", "who", "why")
+    counter("me", "bored").value += 1
+    assert 'calls_total{who="me",why="bored"} 1\n' == text(registry).splitlines(keepends=True)[-1]
+    assert 3 == len(text(registry).splitlines())

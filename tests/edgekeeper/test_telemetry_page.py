@@ -15,8 +15,8 @@ from edgekeeper.telemetry import LATENCY_BUCKETS_S, Registry
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "telemetry.md").read_text()
 FLAT = " ".join(PAGE.split())
-ROW = re.compile(r"^\| `((?:edgekeeper|rpc|process)_\w+)` \| (\w+) \|([^|]*)\| ", re.MULTILINE)
-MADE = re.compile(r'"(edgekeeper_[a-z_]+|rpc_[a-z_]+_seconds|process_[a-z_]+)"')
+ROW = re.compile(r"^\| `((?:edgekeeper|rpc|process|python_gc)_\w+)` \| (\w+) \|([^|]*)\| ", re.MULTILINE)
+MADE = re.compile(r'"(edgekeeper_[a-z_]+|rpc_[a-z_]+_seconds|process_[a-z_]+|python_gc_[a-z_]+)"')
 
 
 def in_the_sources() -> set[str]:

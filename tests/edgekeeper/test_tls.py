@@ -166,6 +166,24 @@ async def test_only_who_is_listed_may_ask_and_only_by_an_alternative_name(place,
     assert ["spiffe://example.com/other"] == told[0].names
 
 
+async def test_each_handshake_ends_what_is_known_of_the_clients(place, authority, monkeypatch):
+    monkeypatch.setattr("edgekeeper.peers.FORGET_US", 10**12)
+    place.client_names = [CLIENT]
+    async with serving(place) as server, channel(server, authority, authority.issue(CLIENT)) as connection:
+
+        async def code() -> grpc.StatusCode:
+            return await connection.unary_unary("/toy.Toy/Do")(b"", timeout=20).code()
+
+        assert grpc.StatusCode.OK == await code()
+        known = server._calls._peers._known
+        ((peer, (names, allowed)),) = known.items()
+        assert allowed
+        known[peer] = (names, False)
+        assert grpc.StatusCode.PERMISSION_DENIED == await code()
+        await ask(server, authority, authority.issue("spiffe://example.com/other"))
+        assert grpc.StatusCode.OK == await code()
+
+
 async def test_a_client_that_is_not_listed_gets_nothing_of_any_service_and_no_details(place, authority):
     place.client_names = [CLIENT]
 

@@ -16,7 +16,7 @@ def merged(*judged: tuple[Status, Rule | None]) -> object:
     one = Descriptor((("k", "v"),))
     verdicts = [Verdict(one, a_rule) for _, a_rule in judged]
     request = Request("d", tuple(one for _ in judged))
-    return response_metadata(request, [status for status, _ in judged], verdicts).get("metadata")
+    return response_metadata(request, [status for status, _ in judged], verdicts, "g").get("metadata")
 
 
 def test_the_request_s_descriptors_are_shown():
@@ -29,13 +29,14 @@ def test_the_request_s_descriptors_are_shown():
         2,
     )
     assert {
+        "generation": "g",
         "domain": "d",
         "descriptors": [
             {"entries": ["a=1", "b="]},
             {"entries": ["a=1"], "limit": "requests_per_unit:3 unit:HOUR", "hitsAddend": 0},
         ],
         "hitsAddend": 2,
-    } == response_metadata(request, [OK, OK], [Verdict(d) for d in request.descriptors])
+    } == response_metadata(request, [OK, OK], [Verdict(d) for d in request.descriptors], "g")
 
 
 def test_the_first_value_wins_and_mappings_are_merged():

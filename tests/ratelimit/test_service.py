@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from edgekeeper.errors import DependencyError, grpc_status
@@ -112,6 +113,19 @@ async def test_metadata_goes_out_only_when_asked_for(service):
     full = await service(response_dynamic_metadata=True).should_rate_limit(question("w"), Call())
     sent = rls_pb2.RateLimitResponse.FromString(full).dynamic_metadata
     assert ("d", "gold") == (sent["domain"], sent["metadata"]["tier"])
+
+
+async def test_metadata_names_the_generation_that_judged(service, limits):
+    application = service(response_dynamic_metadata=True)
+
+    async def generation() -> str:
+        answer = await application.should_rate_limit(question(), Call())
+        return str(rls_pb2.RateLimitResponse.FromString(answer).dynamic_metadata["generation"])
+
+    first = await generation()
+    assert application._snapshot.current.generation == first
+    application._snapshot.current = msgspec.structs.replace(application._snapshot.current, generation="next")
+    assert first != "next" == await generation()
 
 
 async def test_the_deepest_metadata_that_a_file_may_have_is_an_answer_that_can_be_read(limits, pure_store):

@@ -55,7 +55,9 @@ async def main(path: str, work_us: str, max_in_flight: str, waiting: str) -> Non
         return os.read(0, 1)
 
     handlers = {"Do": do, "Wait": wait, "Block": block}
-    methods = [UnaryMethod(f"/toy.Toy/{name}", handler, shed=b"busy") for name, handler in handlers.items()]
+    methods = [
+        UnaryMethod(f"/toy.Toy/{name}", handler, shed=lambda: b"busy") for name, handler in handlers.items()
+    ]
     server = Server(
         methods,
         ["toy.Toy"],

@@ -202,6 +202,13 @@ def request_of(edge: Any) -> Request:
     )
 
 
+def test_a_file_of_the_code_that_is_gone_meanwhile_stops_nobody(edge: Any):
+    before = code_of(edge.service)
+    package = sys.modules[edge.service.build.__module__.partition(".")[0]]
+    (Path(package.__path__[0]) / ".#editing.py").symlink_to("nowhere")
+    assert before == code_of(edge.service)
+
+
 def test_a_builder_leaves_when_nobody_waits_for_it(edge: Any):
     edge.file.write_text("[hang]")
     command = [*building.COMMAND, "60", str(1 << 30)]
