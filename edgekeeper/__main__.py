@@ -9,9 +9,8 @@ def main() -> None:
     """Run the command."""
     if "serve" in sys.argv[1:]:
         early.prepare()
-    from edgekeeper.cli import (
-        main as command,
-    )  # takes a while, which the manager of services and signals do not wait for
+    # takes a while, which neither signals nor whoever manages services wait for
+    from edgekeeper.cli import main as command
 
     command(prog_name="edgekeeper")
 
