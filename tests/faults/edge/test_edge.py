@@ -29,7 +29,7 @@ async def replaced(edge, pid: int, service: str) -> bool:
 
 @pytest.mark.timeout(600)
 async def test_a_killed_process_of_two_costs_the_calls_in_hand_at_most(edge, until, figure, full_size):
-    worst_failures, worst_outage_s, worst_start_s = 0, 0.0, 0.0
+    worst_failures, worst_outage_s, starts_s = 0, 0.0, list[float]()
     for _ in range(10 if full_size else 2):
         await until(edge.is_well)
         before = edge.serve.workers("authz")
@@ -40,11 +40,12 @@ async def test_a_killed_process_of_two_costs_the_calls_in_hand_at_most(edge, unt
             await visitors.some(50)
         worst_failures = max(worst_failures, len(visitors.failed_at))
         worst_outage_s = max(worst_outage_s, visitors.outage_s)
-        worst_start_s = max(worst_start_s, started_s)
+        starts_s.append(started_s)
         assert 0 == visitors.wrong_allows
     figure("failed requests for each in flight", worst_failures / CALLERS)
     figure("seconds from the first failure to the last", worst_outage_s)
-    figure("seconds until another process is started", worst_start_s)
+    # the first only: one that is killed again before it is steady is given a longer pause each time
+    figure("seconds until another process is started", starts_s[0])
 
 
 async def test_a_frozen_process_is_killed_and_replaced_within_seconds(edge, until, figure):
