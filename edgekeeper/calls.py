@@ -30,7 +30,7 @@ Context = Any  # grpc.aio.ServicerContext[bytes, bytes]
 
 
 class Tracing(Protocol):
-    """What makes spans (`edgekeeper/tracing.py`)."""
+    """What makes spans (`edgekeeper/tracing.py`). Nothing of it raises: an error here would be one of the call."""
 
     def start(self, method: str, metadata: Callable[[], Mapping[str, str | bytes]]) -> Any:
         """Return the span of a call that begins, or None: it is not sampled."""

@@ -16,7 +16,7 @@ __all__ = ["Frame", "Loading", "frames_of"]
 PIECE: Final = 256
 """The most items of a collection that travel in one frame."""
 
-_COLLECTIONS: Final = {dict: dict, list: list, tuple: tuple, set: set, frozenset: frozenset}
+_COLLECTIONS: Final = frozenset({dict, list, tuple, set, frozenset})
 
 
 class Frame(NamedTuple):

@@ -15,7 +15,7 @@ from edgekeeper.child import in_memory
 from edgekeeper.report import Report
 from edgekeeper.telemetry import Family
 
-__all__ = ["Handed", "Handover", "Written"]
+__all__ = ["Counted", "Handed", "Handover", "Written"]
 
 OPTION: Final = "--adopt"
 
@@ -38,20 +38,36 @@ class Written(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class Handover(msgspec.Struct, frozen=True):
-    """Everything. `claims` are descriptors by address; `own` and `gone` are counters, the supervisor's and by service.
+class Counted(msgspec.Struct, frozen=True):
+    """What has been counted: `own` by the supervisor, `gone` by workers that are no more, by service, since `started_us`.
 
     `newest` is what those who live have told last: one that dies before it tells more has counted all the same.
-    `settings` is what to run with, the one that was checked before the one that runs.
+    """
+
+    own: Sequence[Family] = ()
+    gone: Mapping[str, Sequence[Family]] = {}
+    newest: Sequence[Report] = ()
+    started_us: int | None = None
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """Everything. `claims` are descriptors by address.
+
+    `settings` is what to run with, the one that was checked before the one that runs. `counts` is a `Counted`, packed:
+    another version may have it in another shape, and those who serve must not pay for that.
     """
 
     settings: Sequence[Written] = ()
     workers: Sequence[Handed] = ()
     claims: Mapping[str, int] = {}
-    own: Sequence[Family] = ()
-    gone: Mapping[str, Sequence[Family]] = {}
-    newest: Sequence[Report] = ()
-    started_us: int | None = None
+    counts: bytes = b""
+
+    def counted(self) -> Counted:
+        """Return what has been counted; where it cannot be read all counters begin anew."""
+        try:
+            return msgspec.msgpack.decode(self.counts, type=Counted)
+        except msgspec.MsgspecError:
+            return Counted()
 
     @classmethod
     def read(cls, descriptor: int) -> Self:

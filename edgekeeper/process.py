@@ -24,12 +24,13 @@ from edgekeeper.clock import SystemClock
 from edgekeeper.commands import HELP, config_option, exits
 from edgekeeper.config import Address, address
 from edgekeeper.errors import Bug, ConfigError, EdgekeeperError
+from edgekeeper.keeper import CANNOT_START
 from edgekeeper.lag import LoopLag
 from edgekeeper.link import ALIVE, REPORT, answer
 from edgekeeper.logs import configure
 from edgekeeper.reload import Generations
 from edgekeeper.report import Reporter
-from edgekeeper.serve import CANNOT_START, CHECK, Plan, serve
+from edgekeeper.serve import CHECK, Plan, running, serve
 from edgekeeper.server import Server
 from edgekeeper.service import Application, Component, Runtime, Service
 from edgekeeper.settings import Settings, load
@@ -200,7 +201,7 @@ class _Process:
             stack.push_async_callback(self._application.stop)
             listen = await self._serve(stack)
             stack.push_async_callback(self._drain)
-            stack.enter_context(_running(self._generations.watch(), self._lag.watch(self._say)))
+            stack.enter_context(running(self._generations.watch(), self._lag.watch(self._say)))
             gc.freeze()
             LOG.info(
                 "serving",
@@ -303,14 +304,3 @@ class _Process:
             await self._generations.poll(force=True)
         finally:
             self._reloads += 1  # the supervisor waits for it
-
-
-@contextlib.contextmanager
-def _running(*coroutines: Any) -> Iterator[None]:
-    """Run the coroutines as tasks for as long as the block lasts."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()

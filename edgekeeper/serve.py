@@ -26,6 +26,7 @@ from edgekeeper.clock import SystemClock
 from edgekeeper.config import Address
 from edgekeeper.errors import ConfigError, OperatorError
 from edgekeeper.handover import OPTION, Handover, Written
+from edgekeeper.keeper import CANNOT_START
 from edgekeeper.logs import configure
 from edgekeeper.service import Service
 from edgekeeper.settings import Settings, load
@@ -33,15 +34,13 @@ from edgekeeper.supervisor import Supervisor
 from edgekeeper.systemd import Systemd
 from edgekeeper.tls import check as check_certificates
 
-__all__ = ["CANNOT_START", "CHECK", "Plan", "serve"]
+__all__ = ["CHECK", "Plan", "running", "serve"]
 
 CHECK: Final = "--check"
 """The option with which our own command only checks the configuration."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 CHECK_S: Final = 60.0
-
-CANNOT_START: Final = 2
 
 LOG: Final = logging.getLogger("edgekeeper.supervisor")
 
@@ -182,9 +181,9 @@ class _Life:
     async def live(self) -> int | Handover:
         """Serve until told otherwise; return the exit status, or what the next program needs."""
         self._take_signals()
-        with _running(self._systemd.watch()):
+        with running(self._systemd.watch()):
             async with self._supervisor as supervisor:
-                with _running(self._tell_readiness(), self._replace()):
+                with running(self._tell_readiness(), self._replace()):
                     events = (self._stop, self._become, supervisor.failed)
                     await _first(*(event.wait() for event in events))
                 for task in self._under_way:
@@ -296,7 +295,7 @@ def _keep_for_the_next(numbers: Iterable[signal.Signals]) -> None:
 
 
 @contextlib.contextmanager
-def _running(*coroutines: Any) -> Iterator[None]:
+def running(*coroutines: Any) -> Iterator[None]:
     """Run the coroutines as tasks for as long as the block lasts."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:

@@ -17,7 +17,7 @@ import msgspec
 from edgekeeper.admin import Action, Admin
 from edgekeeper.config import Address
 from edgekeeper.errors import OperatorError
-from edgekeeper.handover import Handed, Handover
+from edgekeeper.handover import Counted, Handed, Handover
 from edgekeeper.incidents import Incidents
 from edgekeeper.keeper import Keeper
 from edgekeeper.otlp import Push
@@ -67,15 +67,15 @@ class Supervisor:
         self._arguments = ["--config", str(settings.path)] + ["--reflection"] * reflect
         self.failed = asyncio.Event()
         self.failure: BaseException | None = None
-        self.registry = Registry()
+        self.registry, counted = Registry(), self._handover.counted()
         self.overview = Overview(
             settings,
             self.registry,
             self._asked,
             why=self._why,
-            gone=self._handover.gone,
-            newest=self._handover.newest,
-            started_us=self._handover.started_us,
+            gone=counted.gone,
+            newest=counted.newest,
+            started_us=counted.started_us,
         )
         self._admin = Admin(
             admin or settings.root.admin.listen,
@@ -94,7 +94,7 @@ class Supervisor:
         self._pushing: asyncio.Future[None] | None = None
         self._one_starts = asyncio.Lock()
         self._count_workers()
-        self.registry.take_over(self._handover.own)
+        self.registry.take_over(counted.own)
 
     async def __aenter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -182,13 +182,16 @@ class Supervisor:
         await self._admin.stop()
         workers = await asyncio.gather(*(self._handed(worker) for worker in list(self._living)))
         claims = [(address, claim.hand_over()) for address, claim in self._claims.items()]
-        return Handover(
-            workers=[worker for worker in workers if worker is not None],
-            claims={address: descriptor for address, descriptor in claims if descriptor is not None},
+        counted = Counted(
             own=[family for family in self.registry.snapshot() if family.kind == "counter"],
             gone=self.overview.gone(),
             newest=self.overview.newest(),
             started_us=self.overview.started_us,
+        )
+        return Handover(
+            workers=[worker for worker in workers if worker is not None],
+            claims={address: descriptor for address, descriptor in claims if descriptor is not None},
+            counts=msgspec.msgpack.encode(counted),
         )
 
     # -- the posts

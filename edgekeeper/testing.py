@@ -1,12 +1,14 @@
-"""What tests of any service need: a clock that only they move, a short directory for sockets, a field-by-field spoiler.
+"""What tests of any service need: a clock that only they move, a disk that is soon full, a field-by-field spoiler.
 
 Used by tests only; in the package so that every test imports it by one name. Root.
 """
 
 import copy
+import errno
+import os
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +17,7 @@ import yaml
 from edgekeeper.config import Address, Model
 from edgekeeper.yaml import Loc
 
-__all__ = ["MARK", "ManualClock", "Spoilt", "lacking", "missing", "spoilt"]
+__all__ = ["MARK", "Disk", "ManualClock", "Spoilt", "lacking", "missing", "spoilt"]
 
 
 class ManualClock:
@@ -33,6 +35,26 @@ class ManualClock:
     def advance(self, *, us: int = 0, s: float = 0) -> None:
         """Let time pass."""
         self._now_us += us + round(s * 1_000_000)
+
+
+class Disk:
+    """A disk with room for so many bytes, behind `write`; `at_end` runs when there is none left."""
+
+    def __init__(self, room: int = 1000, at_end: Callable[[], None] = lambda: None) -> None:
+        self.room, self._at_end = room, at_end
+
+    def write(self, fd: int, data: memoryview | bytes) -> int:
+        """Write as much of `data` as there is room for, and return how much that was.
+
+        Raises:
+            OSError: Dependency error: ENOSPC, there is none.
+        """
+        if not self.room:
+            self._at_end()
+            raise OSError(errno.ENOSPC, "full")
+        written = os.write(fd, data[: self.room])
+        self.room -= written
+        return written
 
 
 MARK: Final = "70707"

@@ -41,7 +41,7 @@ _LONGEST_STATE: Final = 512
 
 
 class Tracer:
-    """Starts and ends the spans of a process's calls."""
+    """Starts and ends the spans of a process's calls. It never raises: an answer does not depend on being watched."""
 
     def __init__(self, share: float, spans: "_Spans") -> None:
         self._share, self._spans = share, spans
@@ -61,6 +61,24 @@ class Tracer:
 
         `method` is the full name, with its slash. A malformed `traceparent` is as none.
         """
+        try:
+            return self._started(method, metadata)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._spans.fail(error)
+            return None
+
+    def end(self, span: "Span", grpc_status: str) -> None:
+        """End the span with the name of the call's status."""
+        try:
+            self._spans.end(span, grpc_status)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._spans.fail(error)
+
+    def close(self) -> None:
+        """Send what waits, for less than a second, and end the SDK's thread."""
+        self._spans.close()
+
+    def _started(self, method: str, metadata: Metadata) -> "Span | None":
         found = metadata()
         traceparent = found.get("traceparent")
         if isinstance(traceparent, str) and (match := _TRACEPARENT.fullmatch(traceparent)) is not None:
@@ -68,14 +86,6 @@ class Tracer:
                 return None
             return self._spans.start(method, match[1], match[2], found.get("tracestate"))
         return self._spans.start(method) if random() < self._share else None  # noqa: S311 - a sample, no secret
-
-    def end(self, span: "Span", grpc_status: str) -> None:
-        """End the span with the name of the call's status."""
-        self._spans.end(span, grpc_status)
-
-    def close(self) -> None:
-        """Send what waits, for less than a second, and end the SDK's thread."""
-        self._spans.close()
 
 
 class _Spans:
@@ -88,12 +98,12 @@ class _Spans:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-        self._api = trace
+        self._api, self._log = trace, log
         self._losses = Losses("traces", registry, log)
         spans = registry.counter(
             "edgekeeper_spans_total", "Spans of traced calls, by what became of them.", "result"
         )
-        self._overflowed = spans("overflow")
+        self._overflowed, self._failed = spans("overflow"), spans("failed")
         self._exporter = _counting_exporter(endpoint, self._losses, spans("sent"), spans("lost"))
         self._ended = 0
         processor = BatchSpanProcessor(
@@ -125,10 +135,17 @@ class _Spans:
         self._ended += 1
         span.end()
 
+    def fail(self, error: Exception) -> None:
+        self._failed.value += 1
+        self._log.error("a call cannot be traced", extra={"kind": "tracing"}, exc_info=error)
+
     def close(self) -> None:
         closing = threading.Thread(target=self._provider.shutdown, name="edgekeeper-spans", daemon=True)
         closing.start()
         closing.join(CLOSE_S)
+        if closing.is_alive():
+            self._exporter.shutdown()  # it would try again
+            closing.join(CLOSE_S / 4)
         self._losses.close()
 
     def _context(self, trace_id: str, parent_id: str, state: str | bytes | None) -> Any:

@@ -24,8 +24,8 @@ __all__ = ["Post", "Worker"]
 
 TICK_S: Final = 0.25
 TICKS: Final = 6
-START_TICKS: Final = 120
-"""A worker that starts reads its files and has 30 s."""
+START_TICKS: Final = 360
+"""A worker that starts reads its files and has 90 s: what a builder may take 60 s for has to start, too."""
 
 LEAVE_S: Final = 20.0
 """How long a worker may take to leave before it is killed: drain, grace and a sink that hangs take at most 16 s."""
@@ -44,9 +44,6 @@ class Post:
     number: int
     listen: Address
 
-    def __str__(self) -> str:
-        return f"{self.service}/{self.number}"
-
 
 class Worker:
     """A process at a post. `over` is its end, after which `status` holds; `on_end` is called right before.
@@ -61,7 +58,7 @@ class Worker:
     ) -> None:
         self.post, self.generation, self.child, self.link = post, generation, child, link
         self.began_s = asyncio.get_running_loop().time()
-        self.serving, self.stalled, self.leaving = asyncio.Event(), False, False
+        self.serving, self.stalled = asyncio.Event(), False
         self.adopted = False
         self.reloads = self.status = 0
         self.last: Report | None = None
@@ -138,7 +135,6 @@ class Worker:
 
         With `replaced`, another one serves at its address already.
         """
-        self.leaving = True
         self.child.signal(SIGUSR2 if replaced else SIGTERM)
         self.child.signal(SIGCONT)  # one that was stopped leaves too
         try:

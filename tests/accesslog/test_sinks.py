@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from accesslog.sinks import Sink
 from accesslog.sinks.stdout import StdoutSink
 from edgekeeper.errors import WriteError
 from edgekeeper.records import Records
+from edgekeeper.testing import Disk
 
 A, B, C = b'{"a":1}\n', b'{"b":2}\n', b'{"c":3}\n'
 
@@ -85,21 +85,6 @@ async def failing(write: Awaitable[None]) -> str:
     with pytest.raises(WriteError) as raised:
         await write
     return raised.value.reason
-
-
-class Disk:
-    """A disk with room for so many bytes; `at_end` runs when there is none left."""
-
-    def __init__(self, room: int = 1000, at_end: Callable[[], None] = lambda: None) -> None:
-        self.room, self._at_end = room, at_end
-
-    def write(self, fd: int, data: memoryview | bytes) -> int:
-        if not self.room:
-            self._at_end()
-            raise OSError(errno.ENOSPC, "full")
-        written = os.write(fd, data[: self.room])
-        self.room -= written
-        return written
 
 
 class TestStdout:

@@ -17,7 +17,7 @@ from edgekeeper.compression import ABANDONED
 from edgekeeper.errors import WriteError
 from edgekeeper.record_file import RecordFile
 from edgekeeper.rotation import Rotate
-from edgekeeper.testing import ManualClock
+from edgekeeper.testing import Disk, ManualClock
 
 A, B, C = b'{"a":1}\n', b'{"b":2}\n', b'{"c":3}\n'
 DAILY = Rotate(compress="none")
@@ -64,21 +64,6 @@ def open_descriptors() -> int:
 def rotated(file: Path) -> list[Path]:
     """The files that were moved aside, in their order."""
     return sorted(path for path in file.parent.iterdir() if path != file)
-
-
-class Disk:
-    """A disk with room for so many bytes; `at_end` runs when there is none left."""
-
-    def __init__(self, room: int = 1000, at_end: Callable[[], None] = lambda: None) -> None:
-        self.room, self._at_end = room, at_end
-
-    def write(self, fd: int, data: memoryview | bytes) -> int:
-        if not self.room:
-            self._at_end()
-            raise OSError(errno.ENOSPC, "full")
-        written = os.write(fd, data[: self.room])
-        self.room -= written
-        return written
 
 
 @contextlib.contextmanager

@@ -197,6 +197,25 @@ def test_each_trace_is_another_one(traced):
     assert 5 == len({span.trace_id for span in edge.spans()})
 
 
+@pytest.mark.parametrize("where", ["start_span", "set_attribute"])
+def test_an_sdk_that_raises_costs_the_span_and_never_the_answer(traced, where: str, caplog):
+    tracing_ = traced(0.0)
+    span = tracing_.tracer.start(METHOD, lambda: {"traceparent": SAMPLED})
+    of = tracing_.tracer._spans._tracer if where == "start_span" else span
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("canary-text")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of, where, broken)
+        if where == "start_span":
+            assert tracing_.tracer.start(METHOD, lambda: {"traceparent": SAMPLED}) is None
+        else:
+            tracing_.tracer.end(span, "OK")
+    assert 1 == tracing_.became("failed")
+    assert ["tracing"] == [record.kind for record in caplog.records if hasattr(record, "kind")]
+
+
 def test_what_became_of_the_spans_is_counted(traced, collector: Any):
     edge = traced(1.0)
     collector.statuses = [400]
