@@ -23,7 +23,7 @@ PACKAGES = (*SERVICES, "edgekeeper")
 
 # The ring of a service's module by its name; what no line names is core.
 RINGS = {
-    "root": ("__main__.py", "cli.py"),
+    "root": ("__main__.py", "cli.py", "cli/*.py"),
     "edge": ("service.py", "metrics.py", "trials.py", "store/[!_]*.py", "sinks/[!_]*.py"),
     "wire": ("wire.py", "salvage.py"),  # salvage knows protobuf's encoding, and no field by name
     "application": (

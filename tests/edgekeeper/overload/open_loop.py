@@ -11,6 +11,7 @@ import selectors
 import socket
 import struct
 import sys
+import threading
 import time
 
 CONNECTIONS, STREAMS = 4, 1000
@@ -141,6 +142,7 @@ def main(path, rate, seconds, deadline_ms, cancel_every):
         except (BlockingIOError, ConnectionError):
             pass
 
+    rhythm = threading.Event()  # never set: nothing is waited for but the next tick
     started, asked, flushed = time.perf_counter(), 0, False
     while (
         (now := time.perf_counter()) < started + seconds
@@ -158,7 +160,7 @@ def main(path, rate, seconds, deadline_ms, cancel_every):
         if asked == int(seconds * rate) and not flushed and not any(one.out for one in connections):
             flushed = True
             print("sent", flush=True)
-        time.sleep(max(0, now + TICK_S - time.perf_counter()))
+        rhythm.wait(max(0, now + TICK_S - time.perf_counter()))
         for key, _ in selector.select(0):
             read(key.data, time.perf_counter())
     about = {kind: sorted(each) for kind, each in waits.items()}

@@ -1,4 +1,4 @@
-"""The subcommands of authz: `check` finds mistakes, `explain` says why a request is decided as it is. Root."""
+"""`edgekeeper authz explain`: why a request is decided as it is. Root."""
 
 import sys
 import time
@@ -9,45 +9,12 @@ import click
 from authz.attributes import Attributes
 from authz.explain import Explanation, explain
 from authz.matchers import address_of
-from edgekeeper.commands import HELP, config_option, echo_json, exits, format_option, loaded
+from edgekeeper.commands import config_option, echo_json, exits, format_option, loaded
 
-__all__ = ["commands"]
-
-
-@click.group("authz", context_settings=HELP)
-def commands() -> None:
-    """External authorization: check policies and explain decisions.
-
-    \b
-    Example:  edgekeeper authz explain GET https://api.example.com/v1/orders
-    """
+__all__ = ["command"]
 
 
-@commands.command()
-@config_option
-@format_option
-def check(config: str | None, format_: str) -> None:
-    """Check every policy document; print all mistakes.
-
-    Exits 0 when all is good, 1 when something is wrong, 2 when there is nothing to read.
-
-    \b
-    Example:  edgekeeper authz check --config edgekeeper.yaml
-    """
-    from authz.__main__ import SERVICE
-
-    _, policies = loaded(SERVICE, config, format_)
-    rules = sum(len(policy.rules) for policy in policies.by_name.values())
-    if format_ == "json":
-        found = {"policies": sorted(policies.by_name), "rules": rules, "generation": policies.generation}
-        echo_json({"problems": [], **found})
-    else:
-        count = len(policies.by_name)
-        counted = f"{count} {'policy' if count == 1 else 'policies'}"
-        click.echo(f"good: {counted}, {rules} rules, generation {policies.generation}")
-
-
-@commands.command("explain")
+@click.command("explain")
 @click.argument("method")
 @click.argument("url")
 @click.option(
@@ -58,7 +25,7 @@ def check(config: str | None, format_: str) -> None:
 )
 @config_option
 @format_option
-def explain_(
+def command(
     method: str, url: str, headers: tuple[str, ...], client_ip: str, config: str | None, format_: str
 ) -> None:
     """Decide one request as the service would, and say what each rule said to it.
