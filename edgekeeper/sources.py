@@ -33,15 +33,17 @@ class Record(msgspec.Struct, frozen=True):
     files: dict[str, bytes]
     directories: dict[str, tuple[str, ...]]
 
-    def digest(self, settings: object = None) -> str:
+    def digest(self, settings: object = None, *, but: Callable[[str], bool] = lambda _: False) -> str:
         """Return the name of the generation: 12 hexadecimal digits.
 
         It is equal where the files are, wherever they lie, and where `settings` is: what else decides, as plain data.
+        Files that `but` holds of decide nothing, such as tests, which a record has only once they were run.
         """
-        paths = [*self.files, *self.directories]
+        files = {path: content for path, content in self.files.items() if not but(path)}
+        paths = [*files, *(path for path in self.directories if not but(path))]
         base = os.path.commonpath(paths) if paths else ""
-        files = sorted((os.path.relpath(path, base), content) for path, content in self.files.items())
-        return hashlib.sha256(msgspec.msgpack.encode([files, settings])).hexdigest()[:12]
+        named = sorted((os.path.relpath(path, base), content) for path, content in files.items())
+        return hashlib.sha256(msgspec.msgpack.encode([named, settings])).hexdigest()[:12]
 
 
 class Watched(msgspec.Struct, frozen=True):

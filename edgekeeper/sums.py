@@ -12,6 +12,9 @@ __all__ = ["MAX_SERIES", "Sums"]
 MAX_SERIES: Final = 50_000
 """Series of one family in a sum; what comes after them is counted under `_OTHER`, as configurations come and go."""
 
+_DIGITS: Final = 9
+"""Behind the point, of sums in seconds: nanoseconds."""
+
 
 class Sums:
     """The sums so far, from `families` on. Gauges have none and are passed over."""
@@ -58,8 +61,9 @@ class _Sum:
 
     def add(self, family: Family) -> None:
         places = [self._place(labels) for labels in family.labels]
+        # a sum of fractions depends on its order in the last digit, and one that falls by it is a restart to Prometheus
         for place, value in zip(places, family.values, strict=True):
-            self._values[place] += value
+            self._values[place] = round(self._values[place] + round(value, _DIGITS), _DIGITS)
         if family.kind == "histogram":
             for place, counts in zip(places, family.counts, strict=True):
                 self._counts[place] = [a + b for a, b in zip(self._counts[place], counts, strict=True)]

@@ -37,7 +37,8 @@ def build(section: RatelimitSection, sources: Sources) -> Limits:
         near_limit_ratio=section.near_limit_ratio,
         response_dynamic_metadata=section.response_dynamic_metadata,
     )
-    return Limits(sources.record().digest((modes, section.merge_domains)), found, modes)
+    generation = sources.record().digest((modes, section.merge_domains), but=trials.is_test)
+    return Limits(generation, found, modes)
 
 
 def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Document], list[Problem]]:
@@ -46,7 +47,7 @@ def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Docume
     problems: list[Problem] = []
     for place in section.limits:
         try:
-            files = [file for file in sources.yaml_files(place) if not file.endswith(trials.TESTS)]
+            files = [file for file in sources.yaml_files(place) if not trials.is_test(file)]
         except ConfigError as error:
             problems.extend(error.problems)
             continue

@@ -20,7 +20,7 @@ from ratelimit.generation import Limits
 from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
-__all__ = ["TESTS", "Trial", "problems", "trials"]
+__all__ = ["TESTS", "Trial", "is_test", "problems", "trials"]
 
 TESTS: Final = ("_test.yaml", "_test.yml")
 """How the names of files with tests end."""
@@ -36,6 +36,11 @@ class Trial(msgspec.Struct, frozen=True):
     file: str
     name: str
     problems: tuple[Problem, ...] = ()
+
+
+def is_test(file: str) -> bool:
+    """Return whether the file holds tests, which decide nothing."""
+    return file.endswith(TESTS)
 
 
 def problems(section: RatelimitSection, limits: Limits, sources: Sources) -> Iterator[Problem]:
@@ -65,7 +70,7 @@ def _files(section: RatelimitSection, sources: Sources) -> Iterator[str]:
         files = sources.yaml_files(place)
         beside = [*_beside(place, sources)] if files == (place,) else []
         for file in (*files, *beside):
-            if file.endswith(TESTS) and file not in seen:
+            if is_test(file) and file not in seen:
                 seen.add(file)
                 yield file
 

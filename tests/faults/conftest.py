@@ -199,7 +199,9 @@ class Serve:
         self.directory = directory
         self.config, self.log = directory / "edgekeeper.yaml", directory / "services.log"
         self.identity = IdentityProvider()
-        self.token = self.identity.token("alice", scope="orders:read", tenant="acme", tier="gold")
+        self.token = self.identity.token(
+            "alice", scope="orders:read", tenant="acme", tier="gold", lifetime_s=12 * 3600
+        )
         self.process: asyncio.subprocess.Process | None = None
         shutil.copytree(DEMO, directory, dirs_exist_ok=True)
         (directory / "policies" / "security" / "jwks.json").write_text(self.identity.jwks())

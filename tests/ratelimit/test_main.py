@@ -63,6 +63,15 @@ def test_the_same_files_make_the_same_generation_again(section, files):
     assert first.generation == SERVICE.build(section(), RecordedSources(sources.record())).generation
 
 
+def test_tests_that_were_run_make_no_other_generation_of_the_record(section, files):
+    case = "{name: free, trace: [{at: 0s, descriptors: [{k: v}], want: [none]}]}"
+    files(a="domain: a", a_test=f"domain: a\ncases: [{case}]")
+    sources = DiskSources()
+    first = SERVICE.generation(section(), sources)
+    assert any(file.endswith("a_test.yaml") for file in sources.record().files)
+    assert first.generation == SERVICE.generation(section(), RecordedSources(sources.record())).generation
+
+
 def test_another_mode_is_another_generation(section, files):
     files(a=f"domain: a\ndescriptors: [{{key: k, {LIMIT}}}]")
     names = {
