@@ -22,7 +22,7 @@ check: .venv/test .venv/judge  ## format, lint, types, house rules, unit tests
 	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q -n 2 $(UNIT)
 
 bench: .venv/test  ## what one request, its metrics, and one line of a record cost in our own code
-	@$(BIN)/python bench/hot_path.py && $(BIN)/python bench/records.py && $(BIN)/python bench/telemetry.py
+	@$(BIN)/python bench/hot_path.py && $(BIN)/python bench/decide.py && $(BIN)/python bench/records.py && $(BIN)/python bench/telemetry.py
 
 soak: .venv/test  ## every fault and every soak at full size; the result is kept under bench/results/
 	@$(BIN)/python bench/soak.py

@@ -9,7 +9,14 @@ import msgspec
 
 from accesslog.config import Sink
 from accesslog.redact import Found, Redactor, jwt_masked
-from edgekeeper.commands import HELP, config_option, format_option, loaded, report_problems
+from edgekeeper.commands import (
+    HELP,
+    check_format_option,
+    config_option,
+    format_option,
+    loaded,
+    report_problems,
+)
 from edgekeeper.settings import Unreadable, find
 
 __all__ = ["commands"]
@@ -28,7 +35,7 @@ def commands() -> None:
 
 @commands.command(epilog="Example: edgekeeper accesslog check --config edgekeeper.yaml")
 @config_option
-@format_option
+@check_format_option
 def check(config: str | None, format_: str) -> None:
     """Validate the configuration and say what it means. Exits 1 if it is bad, 2 if it cannot be read."""
     from accesslog.__main__ import SERVICE

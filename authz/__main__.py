@@ -1,13 +1,19 @@
 """The composition root of authz: `python -m authz --config FILE` runs this service alone. Root."""
 
 import os
+from array import array
 from collections.abc import Mapping
 from typing import Final
 
-from authz import documents, wire
+from authz import documents, trials, wire
+from authz.cases import PolicyTest
 from authz.cli import commands
 from authz.config import AuthzSection
+from authz.decision_log import DecisionLog
+from authz.identity.api_keys import ApiKeys
 from authz.identity.jwt import Provider
+from authz.ip_sets import IpSet
+from authz.key_sets import KeySets
 from authz.policy import Guardrail, Policies, Policy, Rule
 from authz.service import GRPC_SERVICE, Authorization
 from authz.table import Node
@@ -30,11 +36,14 @@ def build(section: AuthzSection, sources: Sources) -> Policies:
 
 def application(section: AuthzSection, runtime: Runtime, snapshot: Snapshot[Policies]) -> Authorization:
     """Return the service, wired to the snapshot."""
+    log = section.decision_log
     return Authorization(
         runtime,
         snapshot,
         instance=os.urandom(3).hex(),
         cannot_decide_is_error=section.cannot_decide == "error",
+        key_sets=KeySets(runtime, snapshot),
+        decision_log=DecisionLog(log, runtime, snapshot) if log is not None else None,
     )
 
 
@@ -42,6 +51,9 @@ _DOCUMENTS: Final[Mapping[str, type[Model]]] = {
     "policy": documents.MODELS["Policy"],
     "guardrail": documents.MODELS["Guardrail"],
     "jwt-provider": documents.MODELS["JwtProvider"],
+    "api-key-set": documents.MODELS["ApiKeySet"],
+    "ip-set": documents.MODELS["IpSet"],
+    "policy-test": PolicyTest,
 }
 
 SERVICE: Final = Service(
@@ -52,7 +64,9 @@ SERVICE: Final = Service(
     application=application,
     commands=commands,
     documents=_DOCUMENTS,
-    parts=(Environment, Expression, Guardrail, Node, Policy, Provider, Rule),
+    tests=trials.problems,
+    asks={"explain": Authorization.explain},
+    parts=(ApiKeys, Environment, Expression, Guardrail, IpSet, Node, Policy, Provider, Rule, array),
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One request as the rest of the service sees it, whatever form it arrived in. Pure: no I/O, no clock."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -34,13 +34,14 @@ class Attributes:
     method: str
     target: str
     host: str
-    scheme: str = ""
-    protocol: str = ""
-    id: str = ""
+    # factories leave no attributes in the class, so that a subclass can make these when they are asked for
+    scheme: str = field(default_factory=str)
+    protocol: str = field(default_factory=str)
+    id: str = field(default_factory=str)
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    source_address: str | None = None
-    principal: str = ""
-    sni: str = ""
+    source_address: str | None = field(default_factory=lambda: None)
+    principal: str = field(default_factory=str)
+    sni: str = field(default_factory=str)
     context_extensions: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -70,15 +71,29 @@ class Attributes:
         """The URL that the client asked for."""
         return f"{self.scheme or 'https'}://{self.host}{self.target}"
 
+    def lines(self, name: str) -> Sequence[str]:
+        """Return the values of a header, one for each line; none: it is not there."""
+        return self.headers.get(name, ())
+
+    def line(self, name: str) -> bytes | None:
+        """Return what tells a header that came once from any other, where that costs nothing; else None."""
+        del name
+        return None
+
     def header(self, name: str) -> str | None:
         """Return the value of a header that came once; else None."""
-        values = self.headers.get(name, ())
+        values = self.lines(name)
         return values[0] if len(values) == 1 else None
+
+    @cached_property
+    def unusual(self) -> Sequence[str]:
+        """The names of headers that are not their own twin."""
+        return unusual(self.headers)
 
     @cached_property
     def twins(self) -> Mapping[str, tuple[str, ...]]:
         """Values by the twin of their header's name: what a server may see that makes variables of names."""
-        if not unusual(self.headers):
+        if not self.unusual:
             return self.headers
         found: dict[str, tuple[str, ...]] = {}
         for name, values in self.headers.items():
@@ -88,14 +103,12 @@ class Attributes:
     @cached_property
     def is_grpc(self) -> bool:
         """Whether the caller reads gRPC statuses rather than HTTP bodies."""
-        return any(
-            value.lower().startswith("application/grpc") for value in self.headers.get("content-type", ())
-        )
+        return any(value.lower().startswith("application/grpc") for value in self.lines("content-type"))
 
     @property
     def is_navigation(self) -> bool:
         """Whether a browser goes to a page, so that a redirect reaches a person: no script, no API client."""
-        accepts_html = any("text/html" in value.lower() for value in self.headers.get("accept", ()))
+        accepts_html = any("text/html" in value.lower() for value in self.lines("accept"))
         script = "x-requested-with" in self.headers or self.header("sec-fetch-mode") not in {None, "navigate"}
         return self.method == "GET" and accepts_html and not script and not self.is_grpc
 

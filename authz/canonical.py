@@ -7,8 +7,9 @@ Pure: no I/O, no clock.
 
 import ipaddress
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -44,10 +45,13 @@ STRICT: Final = PathRules()
 
 # printable ASCII without `#` (a fragment never leaves a browser) and `\` (a slash to some servers)
 _TARGET: Final = re.compile(r"/[!\"$-\[\]-~]*\Z")
-_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9._~!$&'()*+,=:@-]*)+/?\Z|/\Z")
+# a path of nothing that could be read in two ways, if no segment in its middle is empty and none begins with a dot
+_PLAIN: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/-]*\Z")
+_PLAIN_QUERIED: Final = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,=:@/-]*)\?[!\"$-\[\]-~]*\Z")
 _DOTS: Final = re.compile(r"(?:^|/)\.\.?(?=[/;]|\Z)")
 _PARAMETERS: Final = re.compile(r";[^/]*")
-_HIDDEN_SLASH: Final = re.compile(r";[^/]*%2[fF]")
+# from the last semicolon on: from each of them it would take the square of the length
+_HIDDEN_SLASH: Final = re.compile(r";[^/;]*%2[fF]")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 # controls, and what some server reads as syntax once it is decoded: / \ % ; ? #
 _FORBIDDEN: Final = frozenset({*range(0x20), 0x7F, *b"\\%;?#"})
@@ -74,16 +78,22 @@ def segments_of(target: str, rules: PathRules = STRICT) -> tuple[Segments, Segme
     Raises:
         NotCanonical: Client error: the path is none, or has another spelling.
     """
-    path = target.partition("?")[0]
+    path = target
+    if not _PLAIN.match(target):
+        queried = _PLAIN_QUERIED.match(target)
+        path = queried[1] if queried is not None else ""
+    if path and "//" not in path and "/." not in path:
+        segments = tuple(path[1:].split("/"))
+        return segments, segments
     if not _TARGET.match(target):
         raise NotCanonical("not printable ASCII that begins with a slash")
-    if _PLAIN.match(path):
-        plain = tuple(path[1:].split("/"))
-        return plain, plain
+    path = target.partition("?")[0]
     _refuse(path, rules)
     path = _decoded(path)
     if rules.semicolon == "strip":
         path = _PARAMETERS.sub("", path)
+        if rules.double_slash == "reject" and "//" in path:
+            raise NotCanonical("a segment of nothing but parameters")
     kept = _merged(path) if rules.double_slash == "merge" else tuple(path[1:].split("/"))
     return kept, _folded(path)
 
@@ -142,6 +152,7 @@ _IPV6: Final = re.compile(r"\[([0-9a-f:.]{2,45})\](?::([0-9]{1,5}))?")
 _MAX_HOST: Final = 261
 
 
+@lru_cache(maxsize=1024)
 def host_of(authority: str) -> tuple[str, int | None]:
     """Return host and port of `authority`: lower-case, no trailing dot, IPv6 in its short form without brackets.
 
@@ -197,6 +208,10 @@ class HostPattern:
         """Whether every host matches."""
         return self.wildcard and not self.suffix
 
+    def matches(self, host: str) -> bool:
+        """Return whether a canonical host is one of ours."""
+        return self.covers(HostPattern(host, wildcard=False))
+
     def covers(self, other: "HostPattern") -> bool:
         """Return whether every host of `other` is one of ours."""
         if self.everything:
@@ -245,11 +260,15 @@ _PARAMETER: Final = re.compile(r"\{([a-z][a-z0-9_]{0,63})\}")
 
 @dataclass(frozen=True, slots=True)
 class PathPattern:
-    """A path as rules write it: pieces, and where its parameters stand."""
+    """A path as rules write it: pieces, and where its parameters stand; `places` has these by `path.NAME`."""
 
     text: str
     pieces: tuple[Piece, ...]
     parameters: tuple[tuple[str, int], ...]
+    places: Mapping[str, int] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", {f"path.{name}": index for name, index in self.parameters})
 
     @classmethod
     def parse(cls, text: str) -> "PathPattern":

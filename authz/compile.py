@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from authz import models
-from authz.answers import AllowPlan, DenyPlan, Encode, Templates
+from authz.answers import Encode
 from authz.canonical import PathPattern, PathRules, twin
-from authz.identity.sources import Providers, kinds_of, sources_of
+from authz.fields import is_set
+from authz.identity.sources import Known, kinds_of, sources_of
 from authz.matchers import Addresses, Values
+from authz.plans import AllowPlan, DenyPlan, Templates
 from authz.policy import Policy, Rule, rows
 from authz.templates import JsonTemplate, Template
 from authz.written import Compiler, Written
@@ -36,10 +38,12 @@ _SPEC: Final[Loc] = ("spec",)
 # -- policies and guardrails ------------------------------------------------------------------------------------------
 
 
-def policy(document: models.Policy, written: Written, providers: Providers, encode: Encode) -> Policy:
-    """Return the compiled policy; what is wrong with it is in `written`."""
+def policy(
+    document: models.Policy, written: Written, known: Known, encode: Encode, *, audited: bool = True
+) -> Policy:
+    """Return the compiled policy; what is wrong with it is in `written`. `audited`: there is a decision log."""
     spec = document.spec
-    compiler = Compiler(written, encode, identifies=bool(spec.identity))
+    compiler = Compiler(written, encode, known, identifies=bool(spec.identity), audited=audited)
     for name, source in spec.let.items():
         compiler.add_let(name, source)
     _check_ids(spec.rules, written)
@@ -62,17 +66,19 @@ def policy(document: models.Policy, written: Written, providers: Providers, enco
         forbidden=forbidden.sealed(encode),
         shadow_answer=AllowPlan(protected=trusted, remove=spec.trusted_headers).sealed(encode),
         shadow=spec.mode == "shadow",
-        sources=sources_of(spec, written, providers),
+        sources=sources_of(spec, written, known),
         let=compiler.let,
         paths_as=PathRules(**spec.paths_as.model_dump()),
         protected=trusted | frozenset(map(twin, names)),
     )
 
 
-def guardrail_rules(document: models.Guardrail, written: Written, encode: Encode) -> tuple[Rule, ...]:
+def guardrail_rules(
+    document: models.Guardrail, written: Written, known: Known, encode: Encode
+) -> tuple[Rule, ...]:
     """Return the compiled rules of a guardrail; a guardrail in shadow has all of them in shadow."""
     spec = document.spec
-    compiler = Compiler(written, encode, identifies=False)
+    compiler = Compiler(written, encode, known, identifies=False)
     _check_ids(spec.rules, written)
     return tuple(
         replace(
@@ -121,6 +127,7 @@ def _rule(
     return replace(
         _clauses(owner, index, rule, compiler, plan),
         shadow=rule.mode == "shadow",
+        audit=rule.allow.audit if rule.allow is not None else "always",
         reason=(rule.deny.reason if rule.deny is not None else None) or "rule",
         kinds=frozenset(rule.identity) if rule.identity is not None else None,
         scopes=frozenset(rule.scopes or ()),
@@ -147,10 +154,20 @@ def _clauses(
         plan=plan.sealed(compiler.encode),
         methods=frozenset(rule.methods) if rule.methods is not None else None,
         patterns=tuple(PathPattern.parse(path) for path in rule.paths or ()),
-        addresses=Addresses(rule.client_ips) if rule.client_ips is not None else None,
+        addresses=_addresses(rule.client_ips, (*_SPEC, "rules", index, "client_ips"), compiler),
         headers=_headers(rule.headers, denies=denies) if rule.headers else None,
         query=Values.parse(rule.query, denies=denies) if rule.query else None,
         when=compiler.condition(rule.when, (*_SPEC, "rules", index, "when"), _parameters(rule)),
+    )
+
+
+def _addresses(texts: Sequence[str] | None, loc: Loc, compiler: Compiler) -> Addresses | None:
+    """Return the networks and sets that `client_ips` names; None: any address will do."""
+    if texts is None:
+        return None
+    sets = [compiler.ip_set(text, (*loc, index)) for index, text in enumerate(texts) if is_set(text)]
+    return Addresses(
+        (text for text in texts if not is_set(text)), (each for each in sets if each is not None)
     )
 
 
@@ -177,6 +194,10 @@ def _allow(
             (name, compiler.header(text, (*loc, *steps, name), parameters)) for name, text in values.items()
         )
 
+    if allow.audit == "required" and not compiler.audited:
+        compiler.written.problem(
+            (*loc, "audit"), "nothing is logged", "set `decision_log` in the section `authz`"
+        )
     request, response = allow.request_headers, allow.response_headers
     for name in request.append:
         if twin(name) in trusted:

@@ -4,20 +4,21 @@ Pure: no I/O, no clock.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
+import msgspec
+
 from authz.attributes import Attributes
 from authz.canonical import Segments, path_of
-from authz.identity import ANONYMOUS, Identity, Outcome, Refusal
+from authz.identity import Identity, Outcome, Refusal
 from authz.identity.cache import TokenCache
-from authz.identity.credentials import identify
-from authz.identity.jwt import Provider
-from authz.matchers import address_of
+from authz.identity.credentials import Place
+from authz.identity.jwks import KeySet
+from authz.matchers import Address, AddressSet, address_of
 from edgekeeper.cel import EvaluationError, Expression, Once
 
 __all__ = ["HOLE_NAMES", "IDENTITY_NAMES", "NAMES", "Context", "Source", "Unidentified"]
@@ -31,12 +32,29 @@ class Unidentified(Exception):  # noqa: N818 - reads as a sentence
         self.refusal = refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One entry of a policy's `identity`: a provider with the audiences that count, or anyone (`provider` is None)."""
+class Source(Protocol):
+    """One entry of a policy's `identity`."""
 
-    provider: Provider | None = None
-    audiences: frozenset[str] = frozenset()
+    @property
+    def kind(self) -> str:
+        """The kind of credential that it looks for, as in `identity.kind`."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The kind, and the name of what it refers to."""
+        ...
+
+    @property
+    def place(self) -> Place | None:
+        """Where a request carries its credential; None: in no header, cookie or parameter."""
+        ...
+
+    def outcome(
+        self, request: Attributes, now_us: int, keys: Mapping[str, KeySet], cache: TokenCache
+    ) -> Outcome | None:
+        """Return what became of the request's credential of this kind; None: it carries none."""
+        ...
 
 
 class Scope(Protocol):
@@ -49,39 +67,51 @@ class Scope(Protocol):
     def let(self) -> Mapping[str, Expression]: ...
 
 
-class Context:
-    """One request under one policy. `parameters` belong to the row that is being looked at."""
+class Parameters(Protocol):
+    """What a context needs to know of a row."""
 
-    def __init__(
-        self,
-        request: Attributes,
-        *,
-        host: str,
-        port: int | None,
-        segments: Segments,
-        policy: Scope | None,
-        cache: TokenCache,
-        now_us: int,
-        decision_id: str,
-    ) -> None:
-        self.request, self.host, self.port, self.segments = request, host, port, segments
-        self.now_us, self.decision_id = now_us, decision_id
-        self.parameters: Mapping[str, str] = {}
-        self._policy, self._cache = policy, cache
-        self._outcome: Outcome | None = None
-        self._values: dict[str, Any] = {}
+    def parameter(self, name: str, segments: Segments) -> str | None:
+        """Return the value of `path.NAME`, percent-decoded; None: the row's pattern has none of this name."""
+        ...
 
-    @cached_property
-    def address(self) -> IPv4Address | IPv6Address | None:
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Context(msgspec.Struct, gc=False):
+    """One request under one policy. `row` is the one that is being looked at, whose parameters count.
+
+    `given` is who calls, where that is given: then no credential is looked at. `values` are those that were asked for.
+    """
+
+    request: Attributes
+    host: str
+    port: int | None
+    segments: Segments
+    policy: Scope | None
+    cache: TokenCache
+    now_us: int
+    decision_id: str
+    keys: Mapping[str, KeySet] = _NOTHING
+    ip_sets: Mapping[str, AddressSet] = _NOTHING
+    given: Outcome | None = None
+    row: Parameters | None = None
+    known: Outcome | None = None
+    """What became of the credentials, if anything has asked for it."""
+    values: dict[str, Any] = {}
+    address_: Address | None = None
+
+    @property
+    def address(self) -> Address | None:
         """The address of the connection's peer; None: it is not known."""
-        return address_of(self.request.source_address)
+        if self.address_ is None:
+            self.address_ = address_of(self.request.source_address)
+        return self.address_
 
     @property
     def outcome(self) -> Outcome:
         """Who calls, or why that is not known. The first source whose credential is present decides."""
-        if self._outcome is None:
-            self._outcome = self._identified()
-        return self._outcome
+        return self.known or self.identified()
 
     @property
     def identity(self) -> Identity:
@@ -90,15 +120,10 @@ class Context:
         Raises:
             Unidentified: Client error: that is not known.
         """
-        outcome = self.outcome
+        outcome = self.known or self.outcome
         if outcome.identity is None:
             raise Unidentified(outcome.refusal or "credentials.invalid")
         return outcome.identity
-
-    @property
-    def known(self) -> Outcome | None:
-        """The outcome, if anything has asked for it."""
-        return self._outcome
 
     def activation(self, names: Iterable[str]) -> dict[str, Any]:
         """Return the values of `names`. What the request does not have is left out, and an error when it is used.
@@ -107,12 +132,8 @@ class Context:
             Unidentified: Client error: one of them says who calls, and that is not known.
             EvaluationError: Operator error: one of them is a `let` without a value.
         """
-        values = {}
-        for name in names:
-            value = self._values[name] if name in self._values else self._value(name)
-            if value is not None:
-                values[name] = value
-        return values
+        values = {name: self.value(name) for name in names}
+        return values if None not in values.values() else _present(values)
 
     def escaped(self, names: Iterable[str]) -> dict[str, Any]:
         """Return the values of `names` with `request.url` encoded for use in a query string."""
@@ -121,31 +142,71 @@ class Context:
             values["request.url"] = quote(self.request.url, safe="")
         return values
 
-    def _value(self, name: str) -> Any:
-        if name.startswith("path."):
-            return self.parameters.get(name.removeprefix("path."))
+    def value(self, name: str) -> Any:
+        """Return the value of a name; None: the request has none.
+
+        Raises:
+            Unidentified, EvaluationError: as `activation`.
+        """
+        if name in self.values:
+            return self.values[name]
+        if name.startswith("path."):  # of the row, and so never kept
+            return self.row.parameter(name, self.segments) if self.row is not None else None
         getter = _GETTERS.get(name)
-        value = getter(self) if getter is not None else self._let_value(name)
+        if getter is not None:
+            value = getter(self)
+        else:
+            value = self._is_in(name[7:]) if name.startswith("in_set.") else self._let_value(name)
         if name != "request.path":  # guardrails see it in two ways
-            self._values[name] = value
+            self.values[name] = value
         return value
 
+    def _is_in(self, ip_set: str) -> bool | None:
+        return self.address in self.ip_sets[ip_set] if self.address is not None else None
+
     def _let_value(self, name: str) -> Any:
-        if self._policy is None:
+        if self.policy is None:
             raise EvaluationError(f"`{name}` has no meaning here")
-        expression = self._policy.let[name]
-        return expression.value(self.activation(expression.names))
+        expression = self.policy.let[name]
+        value = expression.value(self.activation(expression.names))
+        if _size(value) > _MAX_LET:
+            raise EvaluationError(f"the value of `{name}` is too large")
+        return value
 
-    def _identified(self) -> Outcome:
-        for source in self._policy.sources if self._policy is not None else ():
-            if source.provider is None:
-                return Outcome("anonymous", identity=ANONYMOUS)
-            outcome = identify(source.provider, source.audiences, self.request, self._cache, self.now_us)
-            if outcome is not None:
-                return outcome
-        return Outcome("", refusal="credentials.missing", detail="the request carries no credential")
+    def identified(self) -> Outcome:
+        """Look at the credentials, and return what `outcome` is from now on."""
+        if self.given is not None:
+            self.known = self.given
+            return self.given
+        self.known = _NO_CREDENTIAL
+        for source in self.policy.sources if self.policy is not None else ():
+            found = source.outcome(self.request, self.now_us, self.keys, self.cache)
+            if found is not None:
+                self.known = found
+                if found.identity is not None:  # what most answers name
+                    self.values.update(found.identity.names)
+                return found
+        return _NO_CREDENTIAL
 
 
+# twice what Envoy takes in headers, as it is shipped. A `let` of two others doubles them, and so does the next one.
+_MAX_LET: Final = 128 * 1024
+
+
+def _size(value: Any) -> int:
+    """Return about how much a value holds: characters and items."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return len(value) + sum(map(_size, value)) + sum(map(_size, value.values()))
+    return len(value) + sum(map(_size, value)) if isinstance(value, list | tuple) else 1
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+_NO_CREDENTIAL: Final = Outcome("", refusal="credentials.missing", detail="the request carries no credential")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -162,7 +223,7 @@ def _port(context: Context) -> int:
 _Getter = Callable[[Context], Any]
 
 _REQUEST: Final[Mapping[str, tuple[str, _Getter]]] = {
-    "request.method": ("string", lambda c: c.request.method),
+    "request.method": ("string", attrgetter("request.method")),
     "request.host": ("string", lambda c: c.host),
     "request.path": ("string", lambda c: path_of(c.segments)),
     "request.scheme": ("string", lambda c: c.request.scheme),
@@ -181,9 +242,9 @@ _REQUEST: Final[Mapping[str, tuple[str, _Getter]]] = {
     "now": ("timestamp", lambda c: _EPOCH + timedelta(microseconds=c.now_us)),
 }
 _IDENTITY: Final[Mapping[str, tuple[str, _Getter]]] = {
-    "identity.kind": ("string", lambda c: c.identity.kind),
-    "identity.subject": ("string", lambda c: c.identity.subject),
-    "identity.tenant": ("string", lambda c: c.identity.tenant),
+    "identity.kind": ("string", attrgetter("identity.kind")),
+    "identity.subject": ("string", attrgetter("identity.subject")),
+    "identity.tenant": ("string", attrgetter("identity.tenant")),
     "identity.scopes": ("list<string>", lambda c: list(c.identity.scopes)),
     "identity.claims": ("map<string,dyn>", lambda c: c.identity.claims),
     "identity.attr": ("map<string,dyn>", lambda c: c.identity.attributes),

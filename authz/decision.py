@@ -1,11 +1,15 @@
 """The decision on one request: what is answered and why. As it is made, it is a denial. Pure: no I/O, no clock."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
+
+import msgspec
 
 from authz.answers import Allowed, Answer, for_caller, problem
 from authz.attributes import Attributes
+from authz.identity import Identity, Outcome
 
 __all__ = ["CANNOT_DECIDE", "SHADOW_RULE", "STATUSES", "Decision", "Shadow", "refused"]
 
@@ -25,6 +29,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "policy.error": 403,
     "provider.no_keys": 503,
     "overload": 503,
+    "audit.unavailable": 503,
 }
 """The reasons that are not a rule's own, and the status of each when nothing else is configured."""
 
@@ -37,21 +42,25 @@ SHADOW_RULE: Final = "mode:shadow"
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What would have happened by a rule or a policy in shadow."""
+    """What would have happened by a rule or a policy in shadow, and why."""
 
     policy: str
     rule: str
     effect: str
+    reason: str = "rule"
 
 
 _FORBIDDEN: Final = problem(403)
+_NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What is answered and why. As it is made without arguments, it is a denial.
 
-    `kind`, `subject` and `tenant` are empty when nothing needed to know who calls. `detail` is for people.
+    `kind`, `subject` and `tenant` are empty when nothing needed to know who calls, and `identity` is None. `outcome` is
+    what became of the credentials, if anything asked. `mode` is
+    that of the policy (`enforce` or `shadow`), `pattern` the path pattern of the row that decided. `audit` is what the
+    log keeps: always a denial, of an allowance what its rule says. `detail` is for people.
     """
 
     answer: Answer = _FORBIDDEN
@@ -63,9 +72,14 @@ class Decision:
     kind: str = ""
     subject: str = ""
     tenant: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = _NO_METADATA
     shadow: tuple[Shadow, ...] = ()
     detail: str = ""
+    audit: str = "always"
+    mode: str = "enforce"
+    identity: Identity | None = None
+    outcome: Outcome | None = None
+    pattern: str = ""
 
     @property
     def effect(self) -> str:

@@ -17,6 +17,7 @@ from edgekeeper.config import Model
 __all__ = [
     "AnyHost",
     "Cidr",
+    "CidrOrSet",
     "HeaderName",
     "Host",
     "Id",
@@ -29,6 +30,7 @@ __all__ = [
     "Scheme",
     "Status",
     "Variable",
+    "is_set",
 ]
 
 _HOP_BY_HOP: Final = frozenset(
@@ -46,6 +48,7 @@ _STATUSES: Final = frozenset(
 )
 
 
+_SET: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -86,6 +89,16 @@ def _cidr(text: str) -> str:
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         raise ValueError("addresses that IPv6 maps are read as IPv4, so this never matches; write it as IPv4")
     return text
+
+
+def is_set(text: str) -> bool:
+    """Return whether an entry of `client_ips` is the name of an `IpSet`: it begins with a letter and has no colon."""
+    return _SET.fullmatch(text) is not None
+
+
+def _cidr_or_set(text: str) -> str:
+    """Return `text` if it is a network or may be the name of an `IpSet`."""
+    return text if is_set(text) else _cidr(text)
 
 
 def _host(text: str) -> str:
@@ -130,6 +143,7 @@ RequestHeader = Annotated[str, AfterValidator(_request_settable)]
 ResponseHeader = Annotated[str, AfterValidator(_settable)]
 Status = Annotated[int, AfterValidator(_status)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+CidrOrSet = Annotated[str, AfterValidator(_cidr_or_set)]
 Host = Annotated[str, AfterValidator(_host)]
 AnyHost = Annotated[str, AfterValidator(_any_host)]
 Path = Annotated[str, AfterValidator(_path)]
@@ -164,7 +178,7 @@ class Metadata(Model):
     """What a document is called."""
 
     name: Id
-    """The name, unique among the documents of its kind. It stands in answers, metrics and logs. Needed."""
+    """The name, unique among the documents of its kind; policies and guardrails share theirs. It stands in answers, metrics and logs. Needed."""
 
     owner: str = Field(default="", max_length=200)
     """Who owns the document. Default empty: the owner of its `policies` entry, which no other may contradict."""

@@ -3,16 +3,21 @@
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, Protocol
 
-__all__ = ["Addresses", "Values", "address_of"]
+from authz.canonical import twin
 
+__all__ = ["Address", "AddressSet", "Addresses", "Values", "address_of"]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_MEMBERS: Final = 256
-"""The most values, lines and members of lists together, that a denial looks at one by one."""
+"""The most values, lines and members of lists together, that are looked at one by one."""
 
 
-def address_of(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+@lru_cache(maxsize=1024)
+def address_of(text: str | None) -> Address | None:
     """Return the address; an IPv4-mapped IPv6 address is the IPv4 address. None: there is none in `text`."""
     try:
         address = ipaddress.ip_address(text or "")
@@ -22,12 +27,19 @@ def address_of(text: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Addres
     return mapped or address
 
 
+class AddressSet(Protocol):
+    """What addresses can be in."""
+
+    def __contains__(self, address: Address) -> bool: ...
+
+
 class Addresses:
-    """A set of networks: one dictionary lookup for each prefix length in use."""
+    """A set of networks: one dictionary lookup for each prefix length in use, beside whole sets of addresses."""
 
-    __slots__ = ("_by_length",)
+    __slots__ = ("_by_length", "_sets")
 
-    def __init__(self, cidrs: Iterable[str]) -> None:
+    def __init__(self, cidrs: Iterable[str], sets: Iterable[AddressSet] = ()) -> None:
+        self._sets = tuple(sets)
         lengths: dict[tuple[int, int], set[int]] = {}
         for network in map(ipaddress.ip_network, cidrs):
             shift = network.max_prefixlen - network.prefixlen
@@ -36,20 +48,22 @@ class Addresses:
             (version, shift, frozenset(heads)) for (version, shift), heads in lengths.items()
         )
 
-    def __contains__(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    def __contains__(self, address: Address) -> bool:
         number = int(address)
         return any(
             version == address.version and number >> shift in heads
             for version, shift, heads in self._by_length
-        )
+        ) or any(address in each for each in self._sets)
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
     """Wanted values of headers or query parameters by name; `*` at an end of a value stands for any text.
 
-    A name that came several times is read against the request: an allowance needs every value to be a wanted one, a
-    denial only one of them (CVE-2026-26308: a denial was skipped since the joined values equalled none).
+    What can be read in several ways is read against the request. A name that came several times: an allowance needs every
+    value to be a wanted one, a denial only one of them (CVE-2026-26308: a denial was skipped since the joined values
+    equalled none). A value with a comma, which may be several that were joined: in an allowance only a wanted value that
+    has one itself stands for the whole; else each member must be a wanted one.
     """
 
     wanted: tuple[tuple[str, tuple[str, ...]], ...]
@@ -64,6 +78,10 @@ class Values:
         """Return whether each name is there with a wanted value."""
         return all(self._fits(patterns, given.get(name, ())) for name, patterns in self.wanted)
 
+    def match_twins(self, twins: Mapping[str, Sequence[str]]) -> bool:
+        """Return `match` for the headers that a server may see which makes variables of their names."""
+        return all(self._fits(patterns, twins.get(twin(name), ())) for name, patterns in self.wanted)
+
     def _fits(self, patterns: tuple[str, ...], values: Sequence[str]) -> bool:
         if self.denies:
             if len(values) + sum(value.count(",") for value in values) > MAX_MEMBERS:
@@ -71,7 +89,18 @@ class Values:
             return any(
                 _equal(pattern, part) for value in values for part in _parts(value) for pattern in patterns
             )
-        return bool(values) and all(any(_equal(pattern, value) for pattern in patterns) for value in values)
+        return bool(values) and all(_is_wanted(value, patterns) for value in values)
+
+
+def _is_wanted(value: str, patterns: tuple[str, ...]) -> bool:
+    if "," not in value:
+        return any(_equal(pattern, value) for pattern in patterns)
+    if any("," in pattern and _equal(pattern, value) for pattern in patterns):
+        return True
+    if value.count(",") >= MAX_MEMBERS:
+        return False
+    _, *members = _parts(value)
+    return all(any(_equal(pattern, member) for pattern in patterns) for member in members)
 
 
 def _parts(value: str) -> Iterable[str]:

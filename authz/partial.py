@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from authz import models
+from authz import models, sets
 from authz.identity.models import JwtProvider
 from edgekeeper.config import Model
 from edgekeeper.yaml import Loc
@@ -21,6 +21,8 @@ _NEEDED: Final[Mapping[type[Model], Mapping[str, Any]]] = {
     models.Policy: {"hosts": ["unread.invalid"], "rules": []},
     models.Guardrail: {"rules": []},
     JwtProvider: {"issuer": "unread"},
+    sets.ApiKeySet: {"keys": []},
+    sets.IpSet: {},
 }
 """What stands in for fields that have no default."""
 
@@ -30,8 +32,8 @@ def readable(
 ) -> tuple[Any, frozenset[str]]:
     """Return the document without what stands at `wrong`, and the names of what may have been meant as a `let`.
 
-    Entries of lists keep their index: a wrong rule is one that is off, a wrong identity one of any kind. None: too
-    little is left.
+    Entries of lists keep their index: a wrong rule is one that is off, a wrong identity one of any kind, a wrong key
+    one without a name. None: too little is left.
     """
     written = value.get("spec")
     if not isinstance(written, dict):
@@ -59,13 +61,18 @@ def readable(
 _ANYONE: Final = models.Identity.model_construct(jwt=models.Jwt.model_construct(provider=""))
 """What stands in for an entry that cannot be read: no provider has this name."""
 
+_KEY: Final = sets.ApiKeyEntry.model_construct(id="", digest="")
+"""What stands in for a key that cannot be read: no key has this name."""
+
 
 def _taken(spec: dict[str, Any], loc: Loc, model: type[Model]) -> set[str]:
     """Take what stands at `loc` out of `spec`; return the names that a `let` would have had."""
     name, entry = str(loc[0]), loc[1] if len(loc) > 1 else None
     value = spec.get(name)
-    if isinstance(value, list) and isinstance(entry, int) and name in {"rules", "identity"}:
-        value[entry] = _ANYONE if name == "identity" else _off(value[entry], model)
+    if isinstance(value, list) and isinstance(entry, int) and name in {"rules", "identity", "keys"}:
+        value[entry] = (
+            _ANYONE if name == "identity" else _KEY if name == "keys" else _off(value[entry], model)
+        )
     elif isinstance(value, dict) and name in {"let", "on_deny"} and entry is not None:
         value.pop(entry, None)
         return {str(entry)} if name == "let" else set()

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from authz.answers import AllowPlan, DenyPlan
+from authz.attributes import Attributes
 from authz.canonical import STRICT, HostPattern, PathPattern, PathRules, Segments
 from authz.context import Context, Source
-from authz.matchers import Addresses, Values
+from authz.identity.remote import Remote
+from authz.matchers import Addresses, AddressSet, Values
+from authz.plans import AllowPlan, DenyPlan
 from authz.table import HostMap, PathTable
 from edgekeeper.cel import EvaluationError, Expression
 
@@ -23,6 +25,7 @@ class Rule:
     index: int
     plan: AllowPlan | DenyPlan
     reason: str = "rule"
+    audit: str = "sampled"
     shadow: bool = False
     methods: frozenset[str] | None = None
     patterns: tuple[PathPattern, ...] = ()
@@ -46,21 +49,26 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A rule under one of its patterns; None: any path."""
+    """A rule under one of its patterns; None: any path. `text` is the pattern's, empty for any, and so is `places`."""
 
     rule: Rule
     pattern: PathPattern | None
     order: tuple[int, int]
+    text: str = field(init=False, compare=False, repr=False)
+    places: Mapping[str, int] = field(init=False, compare=False, repr=False)
 
-    def parameters(self, segments: Segments) -> Mapping[str, str]:
-        """Return the path's parameters, percent-decoded."""
-        if self.pattern is None or not self.pattern.parameters:
-            return _NONE
+    def __post_init__(self) -> None:
+        text, places = ("", {}) if self.pattern is None else (self.pattern.text, self.pattern.places)
+        object.__setattr__(self, "text", text)
+        object.__setattr__(self, "places", places)
+
+    def parameter(self, name: str, segments: Segments) -> str | None:
+        """Return the value of `path.NAME`, percent-decoded; None: the pattern has none of this name."""
+        index = self.places.get(name)
+        if index is None:
+            return None
         # a kept slash is matched as `%2F`, the only escape that a decoded segment has
-        return {name: segments[index].replace("%2F", "/") for name, index in self.pattern.parameters}
-
-
-_NONE: Final[Mapping[str, str]] = {}
+        return segments[index].replace("%2F", "/")
 
 
 def rows(rules: Iterable[Rule]) -> PathTable[Row]:
@@ -82,23 +90,39 @@ def first_failed(row: Row, context: Context) -> str:
         Unidentified: Client error: the clause needs to know who calls, and the credential is no good.
     """
     rule, request = row.rule, context.request
-    if rule.methods is not None and request.method not in rule.methods:
+    context.row = row
+    # methods are case-sensitive, but not to every server: Werkzeug and Django make capitals of them
+    if (
+        rule.methods is not None
+        and request.method not in rule.methods
+        and (rule.allows or request.method.upper() not in rule.methods)
+    ):
         return "methods"
     if rule.addresses is not None and not _from(rule.addresses, context):
         return "client_ips"
-    # a denial also meets the names that some servers read as the rule's
-    if rule.headers is not None and not rule.headers.match(request.headers if rule.allows else request.twins):
+    if rule.headers is not None and not _has(rule.headers, request, allows=rule.allows):
         return "headers"
     if rule.query is not None and not rule.query.match(request.query):
         return "query"
-    if rule.kinds is not None and not _kind_in(rule.kinds, context):
-        return "identity"
-    if rule.scopes and not (_present(context) and rule.scopes <= set(context.identity.scopes)):
-        return "scopes"
-    context.parameters = row.parameters(context.segments)
+    if rule.kinds is not None or rule.scopes:
+        outcome = context.known or context.identified()
+        if outcome.refusal == "credentials.missing":
+            return "identity" if rule.kinds is not None else "scopes"
+        identity = outcome.identity or context.identity  # which raises
+        if rule.kinds is not None and identity.kind not in rule.kinds:
+            return "identity"
+        if not rule.scopes.issubset(identity.scopes):
+            return "scopes"
     if rule.when is not None and not rule.when.holds(context.activation(rule.when.names)):
         return "when"
     return ""
+
+
+def _has(wanted: Values, request: Attributes, *, allows: bool) -> bool:
+    """Return whether the headers fit, whichever of a name's spellings a server takes for the rule's."""
+    if not allows:
+        return wanted.match(request.twins)
+    return wanted.match(request.headers) and (not request.unusual or wanted.match_twins(request.twins))
 
 
 def _from(addresses: Addresses, context: Context) -> bool:
@@ -107,18 +131,12 @@ def _from(addresses: Addresses, context: Context) -> bool:
     return context.address in addresses
 
 
-def _present(context: Context) -> bool:
-    """Return whether the request has a credential, or needs none; one that is no good raises later."""
-    return context.outcome.refusal != "credentials.missing"
-
-
-def _kind_in(kinds: frozenset[str], context: Context) -> bool:
-    return _present(context) and context.identity.kind in kinds
-
-
 @dataclass(frozen=True)
 class Policy:
-    """The compiled policy of some hosts. `protected` are the twins of all headers that its upstreams believe."""
+    """The compiled policy of some hosts. `protected` are the twins of all headers that its upstreams believe.
+
+    `bounds` are the hosts that it may speak for, also where a route names it; None: all.
+    """
 
     name: str
     table: PathTable[Row]
@@ -131,6 +149,7 @@ class Policy:
     let: Mapping[str, Expression] = field(default_factory=dict)
     paths_as: PathRules = STRICT
     protected: frozenset[str] = frozenset()
+    bounds: tuple[HostPattern, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -141,15 +160,27 @@ class Guardrail:
     rules: tuple[Rule, ...]
 
 
+_NO_SETS: Final[Mapping[str, AddressSet]] = {}
+
+
 @dataclass(frozen=True)
 class Policies:
-    """One generation: every policy and guardrail. `generation` names it: the digest of all that decides."""
+    """One generation: every policy and guardrail. `generation` names it: the digest of all that decides.
+
+    `off` are the names of policies that are switched off, and so as good as absent; `remotes` the key sets to fetch.
+    """
 
     generation: str
     by_name: Mapping[str, Policy]
     hosts: HostMap[Policy]
     guardrails: HostMap[Guardrail]
+    ip_sets: Mapping[str, AddressSet] = field(default_factory=dict)
+    guarded: bool = True
+    """Whether there are guardrails at all."""
+
     cannot_decide_is_error: bool = False
+    off: frozenset[str] = frozenset()
+    remotes: tuple[Remote, ...] = ()
 
     @classmethod
     def of(
@@ -158,9 +189,12 @@ class Policies:
         policies: Iterable[tuple[Policy, Iterable[HostPattern]]],
         guardrails: Iterable[tuple[HostPattern, Iterable[Rule]]] = (),
         *,
+        ip_sets: Mapping[str, AddressSet] = _NO_SETS,
         cannot_decide_is_error: bool = False,
+        off: Iterable[str] = (),
+        remotes: Iterable[Remote] = (),
     ) -> "Policies":
-        """Return the generation of compiled policies with their hosts, and of guardrail rules by host."""
+        """Return the generation of compiled policies with their hosts, guardrail rules by host, and sets by name."""
         policies = [(policy, tuple(hosts)) for policy, hosts in policies]
         by_host: dict[HostPattern, list[Rule]] = {}
         for host, rules in guardrails:
@@ -172,5 +206,9 @@ class Policies:
             guardrails=HostMap(
                 (host, Guardrail(rows(rules), tuple(rules))) for host, rules in by_host.items()
             ),
+            ip_sets=ip_sets,
+            guarded=bool(by_host),
             cannot_decide_is_error=cannot_decide_is_error,
+            off=frozenset(off),
+            remotes=tuple(remotes),
         )

@@ -3,12 +3,19 @@
 import contextlib
 from collections.abc import Mapping
 from itertools import count
-from typing import Final
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from authz import wire
-from authz.decision import Decision, refused
+from authz.answers import for_caller, problem
+from authz.asked import asked
+from authz.attributes import Attributes
+from authz.decision import STATUSES, Decision, refused
 from authz.evaluate import decide
 from authz.identity.cache import TokenCache
+from authz.identity.jwks import KeySet
 from authz.metrics import Metrics
 from authz.policy import Policies
 from edgekeeper.rpc import Call, Method, UnaryMethod
@@ -18,6 +25,44 @@ __all__ = ["CHECK", "GRPC_SERVICE", "Authorization"]
 
 GRPC_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK: Final = f"/{GRPC_SERVICE}/Check"
+_NO_KEYS: Final[Mapping[str, KeySet]] = MappingProxyType({})
+
+
+class KeySets(Protocol):
+    """The key sets of remote providers, fetched in the background (`authz.key_sets`)."""
+
+    @property
+    def current(self) -> Mapping[str, KeySet]:
+        """The key sets by provider, swapped whole."""
+        ...
+
+    def want(self, provider: str) -> None:
+        """Remember that a token named a key that is not here; never waits."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def components(self) -> Mapping[str, Component]: ...
+
+
+class Log(Protocol):
+    """Where decisions are written (`authz.decision_log`)."""
+
+    def note(self, decision: Decision, request: Attributes | None, elapsed_us: int) -> None:
+        """Write the decision if it is to be; never raises, never waits."""
+        ...
+
+    async def require(self, decision: Decision, request: Attributes | None, elapsed_us: int) -> None:
+        """Return once the decision is written; raises when it cannot be."""
+        ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def components(self) -> Mapping[str, Component]: ...
 
 
 class _Standing:
@@ -28,6 +73,11 @@ class _Standing:
         self._generation = snapshot.current.generation
         self._message = self._made()
 
+    @property
+    def decision(self) -> Decision:
+        """The denial as a decision."""
+        return refused(self._reason, generation=self._snapshot.current.generation, error=self._error)
+
     def __call__(self) -> bytes:
         """Return the message. It never raises: if it cannot be made anew, it is that of the generation before."""
         if self._generation != (generation := self._snapshot.current.generation):
@@ -36,84 +86,146 @@ class _Standing:
         return self._message
 
     def _made(self) -> bytes:
-        generation = self._snapshot.current.generation
-        return wire.response(refused(self._reason, generation=generation, error=self._error))
+        return wire.response(self.decision)
 
 
 class Authorization:
     """The service. `instance` makes the ids of this process's decisions differ from those of others."""
 
     def __init__(
-        self, runtime: Runtime, snapshot: Snapshot[Policies], *, instance: str, cannot_decide_is_error: bool
+        self,
+        runtime: Runtime,
+        snapshot: Snapshot[Policies],
+        *,
+        instance: str,
+        cannot_decide_is_error: bool,
+        key_sets: KeySets | None = None,
+        decision_log: Log | None = None,
     ) -> None:
         self._runtime, self._snapshot, self._instance = runtime, snapshot, instance
+        self._now_us, self._monotonic_us = runtime.clock.now_us, runtime.clock.monotonic_us
         self._numbers = count(1)
         self._metrics = Metrics(runtime.registry)
         self._cache = TokenCache()
+        self._key_sets, self._log = key_sets, decision_log
+        self._parts = [part for part in (key_sets, decision_log) if part is not None]
         self._shed = _Standing(snapshot, "overload", error=cannot_decide_is_error)
         self._broken = _Standing(snapshot, "policy.error")
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """The one method; a call that is over the bound is answered by an explicit 503, never by silence."""
-        return (UnaryMethod(CHECK, self.check, shed=self._shed),)
+        return (UnaryMethod(CHECK, self.check, shed=self._overloaded),)
+
+    def _overloaded(self) -> bytes:
+        """Return the answer of a call that there is no time for; it never raises. A denial, and so on record."""
+        if self._log is not None:
+            with contextlib.suppress(Exception):
+                self._log.note(self._shed.decision, None, 0)
+        return self._shed()
 
     async def start(self) -> None:
-        """Nothing runs in the background."""
+        """Begin to fetch key sets and to write decisions, where that is configured."""
+        for part in self._parts:
+            await part.start()
 
     async def stop(self) -> None:
-        """Nothing is kept."""
+        """End what `start` began; decisions that were noted are written."""
+        for part in self._parts:
+            await part.stop()
 
     def components(self) -> Mapping[str, Component]:
         """Return what `/readyz` says: which policies serve."""
         current = self._snapshot.current
         number = len(current.by_name)
         detail = f"{number} {'policy' if number == 1 else 'policies'}, generation {current.generation}"
-        return {"policies": Component(ready=True, detail=detail)}
+        found = {"policies": Component(ready=True, detail=detail)}
+        for part in self._parts:
+            found |= part.components()
+        return found
+
+    def explain(self, parameters: Mapping[str, str]) -> object:
+        """Tell an operator why `request`, a parameter, would be decided as it is, with what serves now.
+
+        Raises:
+            NotARequest: Operator error: it is none.
+        """
+        keys = self._key_sets.current if self._key_sets is not None else _NO_KEYS
+        return asked(self._snapshot.current, keys, self._now_us(), parameters)
 
     async def check(self, request: bytes, call: Call) -> bytes:
         """Answer one CheckRequest. It never raises and never returns an empty message (which would allow)."""
         del call  # its deadline is the shell's to watch
-        start_us = self._runtime.clock.monotonic_us()
+        start_us = self._monotonic_us()
+        attributes: Attributes | None = None
+        decision_id = ""
         try:
-            decision = self._decided(request)
+            now_us = self._now_us()
+            # unique, and sorted by time: 13 digits of microseconds, the instance, a running number
+            decision_id = f"{now_us:013x}-{self._instance}-{next(self._numbers):x}"
+            attributes, decision = self._decided(request, now_us, decision_id)
+            if decision.audit == "required" and self._log is not None:
+                decision = await self._recorded(self._log, decision, attributes, start_us)
             message = wire.response(decision)
         except Exception as error:  # noqa: BLE001 - an exception is not a denial for Envoy
-            decision, message = Decision(), self._broken()
+            decision = Decision(decision_id=decision_id, generation=self._snapshot.current.generation)
+            message = self._broken()
             self._runtime.log.error(
                 "decision failed", extra={"kind": "decision_failed", "error": type(error).__name__}
             )
-        try:
-            self._metrics.observe(decision, self._runtime.clock.monotonic_us() - start_us)
-        except Exception as error:  # noqa: BLE001 - what is not counted is answered all the same
-            self._runtime.log.error(
-                "not counted", extra={"kind": "not_counted", "error": type(error).__name__}
-            )
+        self._observed(decision, attributes, self._monotonic_us() - start_us)
         return message
 
-    def _decided(self, request: bytes) -> Decision:
-        now_us, policies = self._runtime.clock.now_us(), self._snapshot.current
-        decision_id = self._id(now_us)
+    def _decided(self, request: bytes, now_us: int, decision_id: str) -> tuple[Attributes | None, Decision]:
+        """Return what the bytes say, None if that is no request, and the decision on it."""
+        policies = self._snapshot.current
         try:
             attributes = wire.attributes(request)
         except wire.Malformed as error:
             self._runtime.log.warning(
                 "malformed CheckRequest", extra={"kind": "malformed_request", "detail": str(error)}
             )
-            return refused("request.not_http", generation=policies.generation, decision_id=decision_id)
-        decision = decide(policies, attributes, cache=self._cache, now_us=now_us, decision_id=decision_id)
+            reason = "request.not_http"
+            return None, refused(reason, generation=policies.generation, decision_id=decision_id)
+        keys = self._key_sets.current if self._key_sets is not None else _NO_KEYS
+        decision = decide(
+            policies, attributes, cache=self._cache, now_us=now_us, decision_id=decision_id, keys=keys
+        )
         if decision.reason == "policy.error":
-            self._runtime.log.warning(
-                "error in a policy",
-                extra={
-                    "kind": "policy_error",
-                    "policy": decision.policy,
-                    "rule": decision.rule,
-                    "detail": decision.detail,
-                },
-            )
+            self._runtime.log.warning("error in a policy", extra=_error(decision))
+        return attributes, decision
+
+    async def _recorded(
+        self, log: Log, decision: Decision, request: Attributes | None, start_us: int
+    ) -> Decision:
+        """Return the decision once it is written, else the denial of what must be and is not."""
+        try:
+            await log.require(decision, request, self._monotonic_us() - start_us)
+        except Exception:  # noqa: BLE001 - whatever it was, the decision is not written
+            reason = "audit.unavailable"
+            answer = for_caller(problem(STATUSES[reason]), reason, request)
+            return replace(decision, answer=answer, reason=reason, metadata={}, audit="always")
         return decision
 
-    def _id(self, now_us: int) -> str:
-        """Return an id that is unique and sorts by time: 13 digits of microseconds, the instance, a running number."""
-        return f"{now_us:013x}-{self._instance}-{next(self._numbers):x}"
+    def _observed(self, decision: Decision, request: Attributes | None, elapsed_us: int) -> None:
+        """Count the decision and have it written; neither changes the answer."""
+        try:
+            self._metrics.observe(decision, elapsed_us)
+            if self._log is not None and decision.audit != "required":
+                self._log.note(decision, request, elapsed_us)
+            if self._key_sets is not None and decision.outcome is not None and decision.outcome.wants:
+                self._key_sets.want(decision.outcome.wants)
+        except Exception as error:  # noqa: BLE001 - what is not counted is answered all the same
+            self._runtime.log.error(
+                "not counted", extra={"kind": "not_counted", "error": type(error).__name__}
+            )
+
+
+def _error(decision: Decision) -> dict[str, str]:
+    """Return what the log says of an error in a policy: names, and nothing of the request."""
+    return {
+        "kind": "policy_error",
+        "policy": decision.policy,
+        "rule": decision.rule,
+        "detail": decision.detail,
+    }

@@ -4,7 +4,7 @@
 in written order. Pure: no I/O, no clock.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from authz.canonical import HostPattern, PathPattern, Segments
@@ -25,7 +25,13 @@ class HostMap(Generic[T]):
 
     def nearest(self, host: str) -> T | None:
         """Return the value of the pattern that is nearest to `host`, or None."""
-        return next(self.all(host), None)
+        exact = self._exact.get(host)
+        return exact if exact is not None else next(self.all(host), None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has no patterns at all."""
+        return not self._exact and not self._suffix
 
     def all(self, host: str) -> Iterator[T]:
         """Yield the values of all patterns that match `host`, the nearest first."""
@@ -39,6 +45,12 @@ class HostMap(Generic[T]):
             at = host.find(".", at + 1)
         if "" in self._suffix:
             yield self._suffix[""]
+
+    def items(self) -> Iterator[tuple[HostPattern, T]]:
+        """Yield every pattern with its value: whole hosts first, then suffixes, each in the order of the entries."""
+        for wildcard, values in ((False, self._exact), (True, self._suffix)):
+            for suffix, value in values.items():
+                yield HostPattern(suffix, wildcard), value
 
 
 class Ordered(Protocol):
@@ -71,21 +83,34 @@ class PathTable(Generic[R]):
         for pattern, row in rows:
             self._add(pattern, row)
 
-    def candidates(self, segments: Segments) -> list[R]:
+    def candidates(self, segments: Segments) -> Sequence[R]:
         """Return the rows whose pattern matches, in written order. No segments: the empty path."""
-        found: list[R] = [*self._root.rest]
-        nodes = [self._root]
+        node = self._root
+        found = node.rest
+        for segment in segments:
+            below = node.literals.get(segment)
+            if node.one is not None and segment:
+                if below is not None:
+                    return self._forked(segments)
+                below = node.one
+            if below is None:
+                return found
+            node = below
+            if node.rest:
+                found = _merged(found, node.rest)
+        if not segments or not node.here:
+            return found
+        return _merged(found, node.here) if found else node.here
+
+    def _forked(self, segments: Segments) -> list[R]:
+        """Return what `candidates` does, where several patterns go on at some segment."""
+        nodes, found = [self._root], self._root.rest
         for segment in segments:
             nodes = list(_children(nodes, segment))
-            if not nodes:
-                break
             for node in nodes:
-                found += node.rest
-        if segments:
-            for node in nodes:
-                found += node.here
-        if len(found) > 1:
-            found.sort(key=_order)
+                found = _merged(found, node.rest)
+        for node in nodes:
+            found = _merged(found, node.here)
         return found
 
     def _add(self, pattern: PathPattern | None, row: R) -> None:
@@ -108,6 +133,13 @@ def _children(nodes: list[Node[R]], segment: str) -> Iterator[Node[R]]:
             yield node.literals[segment]
         if node.one is not None and segment:
             yield node.one
+
+
+def _merged(rows: list[R], more: list[R]) -> list[R]:
+    """Return the rows of both in written order; neither list is changed, and most are empty."""
+    if not rows or not more:
+        return rows or more
+    return sorted([*rows, *more], key=_order)
 
 
 def _order(row: Ordered) -> tuple[int, int]:

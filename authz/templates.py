@@ -1,12 +1,12 @@
 """Text with `{expression}` holes; `{{` and `}}` are braces. Pure: no I/O, no clock."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
-from edgekeeper.cel import Environment, Expression, ExpressionError, Mistake
+from edgekeeper.cel import Environment, EvaluationError, Expression, ExpressionError, Mistake
 
 __all__ = ["Activate", "JsonTemplate", "Template", "TemplateError"]
 
@@ -26,9 +26,21 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Parts of text and expressions, in turn."""
+    """Parts of text and expressions, in turn.
+
+    `constant` is the text, if there are no holes, and `lone` the name that a lone hole is nothing but.
+    """
 
     parts: tuple[str | Expression, ...]
+    constant: str | None = field(init=False, compare=False, repr=False)
+    lone: str | None = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        texts = [part for part in self.parts if isinstance(part, str)]
+        constant = "".join(texts) if len(texts) == len(self.parts) else None
+        only = self.parts[0] if len(self.parts) == 1 else None
+        object.__setattr__(self, "constant", constant)
+        object.__setattr__(self, "lone", getattr(only, "lone", None))
 
     @classmethod
     def parse(cls, text: str, environment: Environment) -> "Template":
@@ -49,15 +61,14 @@ class Template:
         return cls(tuple(parts))
 
     @property
-    def constant(self) -> str | None:
-        """The text, if there are no holes."""
-        texts = [part for part in self.parts if isinstance(part, str)]
-        return "".join(texts) if len(texts) == len(self.parts) else None
-
-    @property
     def head(self) -> str:
         """The text before the first hole."""
         return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""
+
+    @property
+    def source(self) -> str:
+        """The text as it is written, but for doubled braces."""
+        return "".join(part if isinstance(part, str) else f"{{{part.source}}}" for part in self.parts)
 
     @property
     def names(self) -> frozenset[str]:
@@ -70,7 +81,7 @@ class Template:
         Raises:
             EvaluationError: Operator error: a hole has no value.
         """
-        texts = [part if isinstance(part, str) else part.text(activate(part.names)) for part in self.parts]
+        texts = [part if isinstance(part, str) else _text(part, activate) for part in self.parts]
         return texts[0] if len(texts) == 1 else "".join(texts)
 
     def value(self, activate: Activate) -> str | bool | int | float:
@@ -80,7 +91,24 @@ class Template:
             EvaluationError: Operator error: a hole has no value.
         """
         lone = self.parts[0] if len(self.parts) == 1 else None
-        return lone.scalar(activate(lone.names)) if isinstance(lone, Expression) else self.text(activate)
+        if not isinstance(lone, Expression):
+            return self.text(activate)
+        try:
+            return lone.scalar(activate(lone.names))
+        except EvaluationError as error:
+            raise _named(lone, error) from None
+
+
+def _text(hole: Expression, activate: Activate) -> str:
+    try:
+        return hole.text(activate(hole.names))
+    except EvaluationError as error:
+        raise _named(hole, error) from None
+
+
+def _named(hole: Expression, error: EvaluationError) -> EvaluationError:
+    """Return the error with the hole that it is about: a rule may have many."""
+    return EvaluationError(f"`{{{hole.source}}}`: {error}")
 
 
 @dataclass(frozen=True, slots=True)

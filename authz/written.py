@@ -3,12 +3,15 @@
 Pure: no I/O, no clock.
 """
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol
 
 from authz.answers import MAX_VALUE_BYTES, Encode
 from authz.context import HOLE_NAMES, IDENTITY_NAMES, NAMES
+from authz.matchers import AddressSet
 from authz.templates import Template, TemplateError
 from edgekeeper.cel import TYPES, Environment, Expression, ExpressionError, located
 from edgekeeper.errors import Problem
@@ -17,6 +20,20 @@ from edgekeeper.yaml import Document, Loc
 __all__ = ["Compiler", "Written", "field_name"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IN_SET: Final = re.compile(rf"\bin_set\s*\.\s*({_NAME.pattern})")
+
+
+class Named(Protocol):
+    """What a document may refer to by name (`identity.sources.Known`)."""
+
+    @property
+    def ip_sets(self) -> Mapping[str, AddressSet | None]: ...
+
+    @property
+    def complete(self) -> bool: ...
 
 
 @dataclass
@@ -40,7 +57,11 @@ class Written:
         )
         for offset, mistake in mistakes:
             problem = located(self.document, loc, mistake, self.text, offset=offset)
-            self.problems.append(replace(problem, message=f"`{field_name(loc)}`: {problem.message}"))
+            body = mistake.message.startswith("unknown name `request.body")
+            hint = "no decision looks at a body" if body else problem.hint
+            self.problems.append(
+                replace(problem, message=f"`{field_name(loc)}`: {problem.message}", hint=hint)
+            )
 
 
 def field_name(loc: Loc) -> str:
@@ -51,11 +72,30 @@ def field_name(loc: Loc) -> str:
 class Compiler:
     """Expressions and templates of one document, with the names that they may use."""
 
-    def __init__(self, written: Written, encode: Encode, *, identifies: bool) -> None:
-        self.written, self.encode = written, encode
+    def __init__(
+        self, written: Written, encode: Encode, known: Named, *, identifies: bool, audited: bool = True
+    ) -> None:
+        self.written, self.encode, self.audited = written, encode, audited
+        self._known = known
         self.let: dict[str, Expression] = {}
         self._names = dict.fromkeys(written.assumed, "dyn") | NAMES | (IDENTITY_NAMES if identifies else {})
+        self._names |= {f"in_set.{name}": "bool" for name in self._ip_sets()}
         self._environments: dict[tuple[frozenset[str], bool], Environment] = {}
+
+    def _ip_sets(self) -> Iterable[str]:
+        """Return the names of all sets that an expression can name; where some cannot be known, those that one does."""
+        known = [name for name in self._known.ip_sets if _NAME.fullmatch(name)]
+        return known if self._known.complete else {*known, *_IN_SET.findall(self.written.text)}
+
+    def ip_set(self, name: str, loc: Loc) -> AddressSet | None:
+        """Return the set that is called so; None: it has problems of its own, or does not exist, which is then said."""
+        sets = self._known.ip_sets
+        if name not in sets and self._known.complete:
+            near = difflib.get_close_matches(name, sets, n=1)
+            self.written.problem(
+                loc, f"no `IpSet` is called `{name}`", f"did you mean `{near[0]}`?" if near else ""
+            )
+        return sets.get(name)
 
     def add_let(self, name: str, source: str) -> None:
         """Check one `let`; later expressions may use its name."""
@@ -103,7 +143,7 @@ class Compiler:
         if any(isinstance(part, str) and _CONTROL.search(part) for part in template.parts):
             self.written.problem(loc, "a header's value has no control characters")
         constant = template.constant or ""
-        if constant != constant.strip(" "):
+        if constant != constant.strip():
             self.written.problem(loc, "a header's value has no spaces at its ends")
         if len(constant.encode()) > MAX_VALUE_BYTES:
             self.written.problem(loc, f"longer than {MAX_VALUE_BYTES} bytes")

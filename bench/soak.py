@@ -1,14 +1,15 @@
 """Every fault of tests/faults/faults.yaml and every soak, at full size; the figures with their bounds, kept as a file.
 
 `make soak` runs what the table names and every other test that has a full size. What is random follows from
-EDGEKEEPER_SEED. Arguments are handed to pytest: `bench/soak.py -k mixed` is one soak alone, and writes nothing.
+EDGEKEEPER_SEED. Arguments are handed to pytest: `bench/soak.py -k mixed` is one soak alone, and writes nothing; with
+`--again` before them what runs takes its place in the file, with its own date and commit, and the rest stays.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,15 @@ class Soak:
         if report.when == "teardown":
             proof["figures"] = [figure(value) for name, value in report.user_properties if name == "figure"]
 
+    def take_over(self, kept: dict[str, Any]) -> None:
+        """Keep what was measured before of tests that have not run now; of those that have, say when."""
+        about = {"date": today(), "commit": machine()["commit"]}
+        found = {test: proof | about for test, proof in self.proofs.items()}
+        self.proofs = {test: dict(proof, figures=[]) for test, proof in earlier(kept)}
+        for test, proof in earlier(kept):
+            self.proofs[test]["figures"] += proof["figures"]
+        self.proofs |= found
+
     def result(self) -> dict[str, Any]:
         """The table with what became of it, then the soaks that are in no row of it."""
         rows = [self._row(row) for row in self.table]
@@ -70,6 +80,17 @@ class Soak:
                 if bare(test) in due
             }
         }
+
+
+def earlier(kept: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every proof of a result; one that several rows name has some of its figures in each."""
+    for proofs in [row["proofs"] for row in kept["rows"]] + [kept["soaks"]]:
+        yield from proofs.items()
+
+
+def today() -> str:
+    """The date in UTC."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def bare(nodeid: str) -> str:
@@ -102,18 +123,23 @@ def main() -> int:
     os.environ["EDGEKEEPER_SOAK"] = os.environ.get("EDGEKEEPER_SOAK", "1")
     seed = os.environ.setdefault("EDGEKEEPER_SEED", SEED)
     soak, start = Soak(yaml.safe_load(TABLE.read_text(encoding="utf-8"))), time.monotonic()
-    where = [] if any(argument.startswith("tests") for argument in sys.argv[1:]) else ["tests"]
+    again, arguments = "--again" in sys.argv, [each for each in sys.argv[1:] if each != "--again"]
+    where = [] if any(argument.startswith("tests") for argument in arguments) else ["tests"]
     options = ["-p", "no:cacheprovider", "-o", f"timeout={LONGEST_S}", "-q", "--rootdir", str(ROOT)]
-    status = pytest.main([*options, *sys.argv[1:], *where], plugins=[soak])
+    status = pytest.main([*options, *arguments, *where], plugins=[soak])
     show(soak.proofs.items())
-    if len(sys.argv) == 1:
-        about = {
-            "command": "make soak",
-            "date": datetime.now(UTC).date().isoformat(),
-            "minutes": round((time.monotonic() - start) / 60, 1),
-            "machine": machine() | {"cores": os.cpu_count()},
-            "seed": int(seed),
-        }
+    about = {
+        "command": "make soak",
+        "date": today(),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "machine": machine() | {"cores": os.cpu_count()},
+        "seed": int(seed),
+    }
+    if again:
+        kept = json.loads(RESULTS.read_text(encoding="utf-8"))
+        about = {name: kept[name] for name in about}
+        soak.take_over(kept)
+    if again or not arguments:
         RESULTS.write_text(json.dumps(about | soak.result(), indent=2) + "\n", encoding="utf-8")
     return int(status)
 

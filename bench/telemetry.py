@@ -21,6 +21,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from authz.decision import Decision as AuthzDecision
+from authz.identity import ANONYMOUS
+from authz.identity import Outcome as AuthzOutcome
 from authz.metrics import Metrics as AuthzMetrics
 from edgekeeper.clock import SystemClock
 from edgekeeper.report import Reading, Reporter
@@ -85,8 +87,11 @@ def requests() -> list[Variant]:
     """All metrics of one request, by service."""
     authz, ratelimit, bare = Server(Registry()), Server(Registry()), Server(Registry())
     checks = AuthzMetrics(registry := Registry())
-    decision = AuthzDecision(policy="orders-api", rule="read-own-tenant", reason="rule", kind="jwt")
-    decisions = registry.counter("edgekeeper_authz_decisions_total", "", "policy", "rule", "effect", "reason")
+    decision = AuthzDecision(
+        policy="orders-api", rule="read-own-tenant", reason="rule", outcome=AuthzOutcome("jwt", ANONYMOUS)
+    )
+    labels = ("policy", "rule", "effect", "reason", "mode")
+    decisions = registry.counter("edgekeeper_authz_decisions_total", "", *labels)
     limits = RatelimitMetrics(registry := Registry())
     hits = registry.counter("edgekeeper_ratelimit_hits_total", "", "domain", "rule")
 
@@ -104,7 +109,7 @@ def requests() -> list[Variant]:
     return [
         Variant("server alone", bare.call, lambda times: bare.counted() == times),
         Variant("authz: server and decision", check, lambda times: authz.counted() == times == decisions[
-            "orders-api", "read-own-tenant", "deny", "rule"].value),
+            "orders-api", "read-own-tenant", "deny", "rule", "enforce"].value),
         Variant("ratelimit: server and two descriptors", should_rate_limit, lambda times: ratelimit.counted()
             == times == hits["edge", "tenant.tier"].value),
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The admin address: what there is to see, GET only; and a second one, off by default, for what changes state.
 
-`/livez`, `/readyz`, `/metrics`, `/config`, `/version` and `/generation` on loopback or a Unix socket;
+`/livez`, `/readyz`, `/metrics`, `/config`, `/version`, `/generation` and the services' own questions
+(`/SERVICE/NAME?...`, see `edgekeeper.questions`) on loopback or a Unix socket;
 `POST /reload` and the like on `admin.control`, a Unix socket that only its owner can open. Edge: two HTTP servers.
 """
 
@@ -15,15 +16,24 @@ from edgekeeper.config import Address
 from edgekeeper.door import Door
 from edgekeeper.errors import OperatorError
 from edgekeeper.overview import Overview
+from edgekeeper.questions import MAX_QUESTION_BYTES, Answer, Question
 from edgekeeper.report import Report
 from edgekeeper.versions import versions
 
-__all__ = ["Action", "Admin"]
+__all__ = ["Action", "Admin", "Asking"]
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Action: TypeAlias = Callable[[], Awaitable[object]]
 """What a POST does. Its result, if it is not None, is answered as JSON; an `OperatorError` says why it was refused."""
+
+
+Asking: TypeAlias = Callable[[str, Question], Awaitable[Answer | None]]
+"""Puts a question to a service; None: nobody answers; a `KeyError`: there is no such service."""
+
+
+async def _nobody(service: str, _question: Question) -> None:
+    raise KeyError(service)
 
 
 class Admin:
@@ -36,9 +46,10 @@ class Admin:
         *,
         control: Address | None = None,
         actions: Mapping[str, Action] = MappingProxyType({}),
+        ask: Asking = _nobody,
     ) -> None:
-        self._overview = overview
-        self._doors = [Door(listen, self._reading())]
+        self._overview, self._ask = overview, ask
+        self._doors = [Door(listen, self._reading(), max_line_bytes=MAX_QUESTION_BYTES)]
         if control is not None:
             self._doors.append(Door(control, _controlling(actions), mode=0o600))
 
@@ -70,6 +81,7 @@ class Admin:
                 web.get("/config", self._config),
                 web.get("/version", self._version),
                 web.get("/generation", self._generation),
+                web.get("/{service}/{question}", self._asked, allow_head=False),
             ]
         )
         return application
@@ -105,6 +117,20 @@ class Admin:
     async def _generation(self, _request: web.Request) -> web.Response:
         reports = await self._overview.reports()
         return _json({name: [r and r.generation for r in workers] for name, workers in reports.items()})
+
+    async def _asked(self, request: web.Request) -> web.Response:
+        parts, parameters = request.match_info, dict(request.query)
+        if len(parameters) != len(request.query):
+            return _json({"why": "a parameter stands there twice"}, status=400)
+        try:
+            answer = await self._ask(parts["service"], Question(parts["question"], parameters))
+        except KeyError:
+            raise web.HTTPNotFound from None
+        if answer is None:
+            return _json({"why": "no worker of the service answers"}, status=503)
+        if answer.status == web.HTTPNotFound.status_code:
+            raise web.HTTPNotFound
+        return web.Response(body=answer.body, status=answer.status, content_type="application/json")
 
 
 def _controlling(actions: Mapping[str, Action]) -> web.Application:

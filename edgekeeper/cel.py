@@ -112,6 +112,20 @@ class Expression:
         """The type of its value, as CEL spells it in capitals: `BOOL`, `STRING`, `MAP<STRING, DYN>`, `DYN`."""
         return str(self._compiled.return_type().name())
 
+    @property
+    def lone(self) -> str | None:
+        """The name, if the expression is nothing but a name: as ASCII text, its value is the expression's."""
+        return self._lone
+
+    @property
+    def tree(self) -> Tree:
+        """What stands in it, for those who look at expressions rather than evaluate them."""
+        return Tree(self._compiled.serialize(), self.source)
+
+    def used(self) -> frozenset[tuple[str, str | None]]:
+        """Return the variables that it reads, each with the key of the member; None: not known, or the whole of it."""
+        return frozenset(self.tree.used())
+
     def holds(self, activation: Mapping[str, Any]) -> bool:
         """Return whether the value is the boolean true.
 
@@ -231,7 +245,7 @@ class Environment:
             tree = Tree(compiled.serialize(), source)
         except Exception as error:  # noqa: BLE001 - a RuntimeError; its text is all that the engine tells
             raise ExpressionError(self._mistakes(str(error))) from None
-        mistakes = list(_bad_patterns(tree))
+        mistakes = [*_bad_patterns(tree), *_bad_replacements(tree)]
         if mistakes:
             raise ExpressionError(mistakes)
         maps = {name for name, type_ in self._variables.items() if type_ == "map<string,string>"}
@@ -337,6 +351,22 @@ def _bad_patterns(tree: Tree) -> Iterator[Mistake]:
             yield Mistake(*place, "the pattern of `matches` must be a literal string")
         elif not _is_pattern(pattern):
             yield Mistake(*place, "not a regular expression (RE2)")
+
+
+_MAX_GROWTH: Final = 16
+"""How many times longer all `replace` of an expression may make a text."""
+
+
+def _bad_replacements(tree: Tree) -> Iterator[Mistake]:
+    """Yield what could make a text of any length, which nothing in the engine counts."""
+    growth = 1
+    for place, old, new in tree.replacements():
+        if old is None or new is None:
+            yield Mistake(*place, "both texts of `replace` must be literal strings")
+            continue
+        growth *= len(new) + 1 if not old else max(1, math.ceil(len(new) / len(old)))
+        if growth > _MAX_GROWTH:
+            yield Mistake(*place, f"`replace` could make a text more than {_MAX_GROWTH} times longer here")
 
 
 @functools.cache

@@ -43,26 +43,53 @@ class Tree:
 
     def patterns(self) -> Iterator[tuple[tuple[int, int], str | None]]:
         """Yield line and column (from 1, in code points) of each regular expression, and its text if it is a literal."""
+        for call in self._calls(b"matches"):
+            pattern = _fields(call[3][-1])
+            yield self._place(pattern), _text(pattern)
+
+    def replacements(self) -> Iterator[tuple[tuple[int, int], str | None, str | None]]:
+        """Yield line and column of the first argument of each `replace`, and its first two, where they are literals."""
+        for call in self._calls(b"replace"):
+            old, new = _fields(call[3][0]), _fields(call[3][1])
+            yield self._place(old), _text(old), _text(new)
+
+    def _calls(self, function: bytes) -> Iterator[_Fields]:
         for expr in _walk(self._root):
             call = _fields(expr[_CALL][0]) if _CALL in expr else {}
-            if call.get(2) == [b"matches"]:
-                pattern = _fields(call[3][-1])
-                yield self._place(pattern), _text(pattern)
+            if call.get(2) == [function]:
+                yield call
 
     def asked(self) -> Iterator[tuple[str, str | None]]:
         """Yield the variables that are used other than by reading a member that must be there.
 
         With each the key whose presence is asked for; None: it is not known, or the whole of it is used.
         """
+        return ((name, key) for name, key, asks in self._used() if asks)
+
+    def used(self) -> Iterator[tuple[str, str | None]]:
+        """Yield the variables that are used, each with the key of the member; None: not known, or the whole of it."""
+        return ((name, key) for name, key, _ in self._used())
+
+    def _used(self) -> Iterator[tuple[str, str | None, bool]]:
         read: set[int] = set()
         for expr in _walk(self._root):  # parents come before what they hold
             if _IDENT in expr and expr[2][0] not in read:
-                yield _identifier(expr), None
+                yield _identifier(expr), None, True
             operand, key, asks = _member(expr)
             if _IDENT in operand:
                 read.add(operand[2][0])
-                if asks:
-                    yield _identifier(operand), key
+                yield _identifier(operand), key, asks
+
+    def members(self, variable: str) -> Iterator[tuple[tuple[str, ...], bool, tuple[int, int]]]:
+        """Yield the members of a variable that are read: the keys on the way, whether presence is asked for, the place."""
+        for expr in _walk(self._root):
+            keys: list[str] = []
+            operand, key, asks = _member(expr)
+            while operand and key is not None:
+                keys.insert(0, key)
+                if _IDENT in operand and _identifier(operand) == variable:
+                    yield tuple(keys), asks, self._place(expr)
+                operand, key, _ = _member(operand)
 
     def _place(self, expr: _Fields) -> tuple[int, int]:
         before = self._source[: self._offsets.get(expr.get(2, [0])[0], 0)]

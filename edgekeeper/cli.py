@@ -11,7 +11,15 @@ from importlib.metadata import entry_points
 
 import click
 
-from edgekeeper.commands import HELP, config_option, echo_json, exits, format_option, report_problems
+from edgekeeper.commands import (
+    HELP,
+    check_format_option,
+    config_option,
+    echo_json,
+    exits,
+    format_option,
+    report_problems,
+)
 from edgekeeper.config import Model
 from edgekeeper.errors import ConfigError
 from edgekeeper.settings import ENTRY_POINTS, Settings, load, model, services
@@ -96,7 +104,7 @@ def serve(
 
 @main.command()
 @config_option
-@format_option
+@check_format_option
 def check(config: str | None, format_: str) -> None:
     """Check edgekeeper.yaml and every file that it names; print all mistakes.
 

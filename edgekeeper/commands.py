@@ -9,6 +9,7 @@ import errno
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -19,7 +20,17 @@ from edgekeeper.service import Service
 from edgekeeper.settings import load
 from edgekeeper.sources import DiskSources
 
-__all__ = ["HELP", "config_option", "echo_json", "exits", "format_option", "loaded", "report_problems"]
+__all__ = [
+    "HELP",
+    "annotation",
+    "check_format_option",
+    "config_option",
+    "echo_json",
+    "exits",
+    "format_option",
+    "loaded",
+    "report_problems",
+]
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 """The `context_settings` of every group and of every command that stands alone."""
@@ -41,6 +52,16 @@ format_option = click.option(
 )
 """The option for text or JSON; the argument is `format_`."""
 
+check_format_option = click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="Of the output; github: workflow commands, which GitHub shows at their lines.",
+)
+"""The option of commands that check files: text, JSON or GitHub's annotations; the argument is `format_`."""
+
 
 def echo_json(value: Any) -> None:
     """Print `value` as one JSON document."""
@@ -50,7 +71,7 @@ def echo_json(value: Any) -> None:
 def report_problems(problems: Iterable[Problem], format_: str = "text", **more: Any) -> None:
     """Print problems: to people on stderr, a line each; to programs on stdout as `{"problems": [...]}`.
 
-    `more` stands beside the list in the JSON.
+    `more` stands beside the list in the JSON. As `github` they are annotations on stdout.
     """
     if format_ == "json":
         fields = ("file", "line", "column", "message", "hint")
@@ -58,7 +79,32 @@ def report_problems(problems: Iterable[Problem], format_: str = "text", **more: 
         echo_json({"problems": told, **more})
         return
     for problem in problems:
-        click.echo(str(problem), err=True)
+        if format_ == "github":
+            click.echo(annotation(problem))
+        else:
+            click.echo(str(problem), err=True)
+
+
+def annotation(problem: Problem, level: str = "error", title: str = "") -> str:
+    """Return the workflow command that shows the problem at its line on GitHub; `level` is `error` or `warning`.
+
+    Escapes as the runner reads them (actions/toolkit, packages/core/src/command.ts): no text of a file can end the
+    command, or begin another. Paths are those below the working directory, where it is the repository's.
+    """
+    file = Path(problem.file)
+    here = file.is_relative_to(Path.cwd())
+    where = {"file": str(file.relative_to(Path.cwd())) if here else problem.file}
+    if problem.line:
+        where |= {"line": str(problem.line), "col": str(problem.column)}
+    if title:
+        where["title"] = title
+    properties = ",".join(f"{name}={_escaped(text, ':,')}" for name, text in where.items())
+    text = problem.message + (f"; {problem.hint}" if problem.hint else "")
+    return f"::{level} {properties}::{_escaped(text)}"
+
+
+def _escaped(text: str, more: str = "") -> str:
+    return "".join(f"%{ord(sign):02X}" if sign in "%\r\n" + more else sign for sign in text)
 
 
 _NO_TASKS: Final = "no more processes or threads may be made: raise `ulimit -u`, or TasksMax of the unit"

@@ -38,12 +38,27 @@ LOG: Final = logging.LoggerAdapter(logging.getLogger("edgekeeper.admin"), {"kind
 
 
 class Door:
-    """The server of `application` at `address`; a Unix socket gets `mode`, from before anybody could connect."""
+    """The server of `application` at `address`; a Unix socket gets `mode`, from before anybody could connect.
 
-    def __init__(self, address: Address, application: web.Application, *, mode: int = 0o660) -> None:
+    A request line may have `max_line_bytes`; a longer one is 400.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        application: web.Application,
+        *,
+        mode: int = 0o660,
+        max_line_bytes: int = 8190,
+    ) -> None:
         self._address, self._mode = address, mode
         self._runner = web.AppRunner(
-            application, access_log=None, logger=LOG, handle_signals=False, shutdown_timeout=CLOSING_S
+            application,
+            access_log=None,
+            logger=LOG,
+            handle_signals=False,
+            shutdown_timeout=CLOSING_S,
+            max_line_size=max_line_bytes,
         )
         self._server: asyncio.Server | None = None
         self._unix: _Socket | None = None

@@ -27,13 +27,16 @@ def scratch(path: Path) -> Path:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 down to the disk; on failure there is none.
+    """Write a new file of mode 0600 down to the disk; on failure there is none.
+
+    What had the name is let go of, not overwritten: it may have another name as well.
 
     Raises:
         OSError: Dependency error: the disk is full, read-only or gone.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()

@@ -136,7 +136,9 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{where}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        text = f"{where}: {self.message}" + (f"; {self.hint}" if self.hint else "")
+        # a message may quote a key of a file that somebody else has written: no text of it begins a line of its own
+        return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 class ConfigError(OperatorError):

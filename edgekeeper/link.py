@@ -15,13 +15,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
-__all__ = ["ALIVE", "REPORT", "Link", "answer"]
+__all__ = ["ALIVE", "ASK", "REPORT", "Link", "answer"]
 
 ALIVE: Final = 0
 """Do you serve, and does your loop turn? The answer is how many reloads are done, u32."""
 
 REPORT: Final = 1
 """What do you tell of yourself? See `edgekeeper.report`."""
+
+ASK: Final = 2
+"""What an operator asks a running service. See `edgekeeper.questions`."""
 
 _QUESTION: Final = struct.Struct(">BI")
 _LENGTH: Final = struct.Struct(">I")

@@ -115,7 +115,8 @@ def _singular(match: re.Match[str]) -> str:
 
 def _choices(expected: str) -> str:
     """Return pydantic's `'a', 'b' or 'c'` as one of them, in backticks."""
-    quoted = expected.replace("'", "`") if "'" in expected else f"`{expected}`"
+    # only texts are quoted; `True` is `true` in YAML
+    quoted = expected.replace("'", "`") if "'" in expected else f"`{expected.lower()}`"
     return f"one of {quoted}" if " or " in quoted else quoted
 
 

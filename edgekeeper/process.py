@@ -26,8 +26,9 @@ from edgekeeper.config import Address, address
 from edgekeeper.errors import Bug, ConfigError, EdgekeeperError
 from edgekeeper.keeper import CANNOT_START
 from edgekeeper.lag import LoopLag
-from edgekeeper.link import ALIVE, REPORT, answer
+from edgekeeper.link import ALIVE, ASK, REPORT, answer
 from edgekeeper.logs import configure
+from edgekeeper.questions import Answers
 from edgekeeper.reload import Generations
 from edgekeeper.report import Reporter
 from edgekeeper.serve import CHECK, Plan, running, serve
@@ -231,7 +232,9 @@ class _Process:
     async def _answer(self) -> None:
         link = socket.socket(fileno=self._which.link)
         reporter = Reporter(self._service.name, self._which.number, self._registry, self._state)
-        await answer(link, {ALIVE: lambda _: self._reloads.to_bytes(4, "big"), REPORT: reporter.answer})
+        answers = Answers(self._application, self._service.asks)
+        alive = {ALIVE: lambda _: self._reloads.to_bytes(4, "big")}
+        await answer(link, {**alive, REPORT: reporter.answer, ASK: answers.answer})
         self._orphaned.set()  # the supervisor is gone
         self._stop.set()
 

@@ -17,9 +17,10 @@ import msgspec
 
 from edgekeeper.building import READ_AT_MOST, Answer, Build, Request, bug, code_of
 from edgekeeper.changes import Changes
-from edgekeeper.durable import remove_abandoned, replace, scratch, write_whole
+from edgekeeper.durable import remove_abandoned, replace, scratch, write_synced
 from edgekeeper.errors import ConfigError
 from edgekeeper.frames import Frame, Loading, frames_of
+from edgekeeper.history import History
 from edgekeeper.service import Component, Service, Snapshot
 from edgekeeper.settings import Settings
 from edgekeeper.slices import let_go, taken
@@ -45,7 +46,7 @@ class Generations:
         self._service, self._section, self._log = service, settings.section(service.name), log
         self._log_name = f"{settings.root.telemetry.service_name}-{service.name}"
         self._code = code_of(service)
-        self._file = state / "last-good.msgpack"
+        self._file, self._history = state / "last-good.msgpack", History(state)
         self._changes = Changes()
         self._made: list[Any] = []
         self._letting_go: set[asyncio.Task[None]] = set()
@@ -61,11 +62,12 @@ class Generations:
             ConfigError: Operator error: the files are bad and there is no last good generation.
         """
         remove_abandoned(self._file)
+        self._history.tidy()
         began = time.monotonic()
         try:
             generation, sources = self._first()
             self._accept(sources.watched(), time.monotonic() - began)
-            self._keep(sources.record())
+            self._keep(sources.record(), generation.generation)
         except _Rejected as rejected:
             generation = self._last_good(rejected.error)  # without one, whoever is told of the error says it
             self._reject(rejected.error, rejected.watched, time.monotonic() - began)
@@ -184,14 +186,26 @@ class Generations:
 
     def _kept(self, answer: Answer) -> None:
         """Make the child's record the last good one."""
-        why = answer.not_kept
-        if not why:
-            try:
-                replace(scratch(self._file), self._file)
-            except OSError as error:
-                why = error.strerror or type(error).__name__
-        if why:
-            self._log.error("the last good generation cannot be kept", extra={"error": why})
+        if answer.not_kept:
+            self._log.error("the last good generation cannot be kept", extra={"error": answer.not_kept})
+        else:
+            self._accepted(answer.generation)
+
+    def _accepted(self, generation: str) -> None:
+        """Make the scratch file, which is on the disk, the last good record and the newest of the history."""
+        new, lost = scratch(self._file), ""
+        try:
+            self._history.add(new, generation)
+        except OSError as error:  # nobody is served from there
+            lost = error.strerror or type(error).__name__
+        try:
+            replace(new, self._file)
+        except OSError as error:
+            told = error.strerror or type(error).__name__
+            self._log.error("the last good generation cannot be kept", extra={"error": told})
+        else:
+            if lost:
+                self._log.warning("the history of generations cannot be kept", extra={"error": lost})
 
     # -- in this process, at its start
 
@@ -221,11 +235,13 @@ class Generations:
             self._log.error("a build failed", exc_info=error)
             return bug(error)
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: Record, generation: str) -> None:
         try:
-            write_whole(self._file, msgspec.msgpack.encode(record))
+            write_synced(scratch(self._file), msgspec.msgpack.encode(record))
         except OSError as error:
             self._log.error("the last good generation cannot be kept", extra={"error": error.strerror})
+        else:
+            self._accepted(generation)
 
     def _last_good(self, error: ConfigError) -> Any:
         try:

@@ -74,6 +74,10 @@ class Names:
             stamp = (newest + timedelta(microseconds=1)).strftime(_STAMP)
         return f"{self._stem}.{stamp}{self._suffix}"
 
+    def rotated(self, names: Iterable[str]) -> list[str]:
+        """Return those of `names` that are of rotated files, the oldest first."""
+        return [name for _, name in sorted((match[1], match[0]) for match in self._matches(names))]
+
     def surplus(self, names: Iterable[str], keep: int) -> list[str]:
         """Return those of `names` that are of rotated files older than the newest `keep`, the oldest first."""
         matches = sorted((match[1], match[0]) for match in self._matches(names))

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import click
 import msgspec
@@ -17,7 +17,7 @@ from edgekeeper.rpc import Method
 from edgekeeper.sources import Sources
 from edgekeeper.telemetry import Registry
 
-__all__ = ["Application", "Component", "Generation", "Runtime", "Section", "Service", "Snapshot"]
+__all__ = ["Application", "Ask", "Component", "Generation", "Runtime", "Section", "Service", "Snapshot"]
 
 
 class Section(Model):
@@ -130,6 +130,14 @@ class Application(Protocol):
         ...
 
 
+Ask: TypeAlias = Callable[[Any, Mapping[str, str]], object]
+"""Answers one question of an operator: from the running application and the question's parameters to plain data.
+
+It is called in the loop that serves: a few milliseconds, and no waiting. What it raises as an `OperatorError` is told
+to whoever asked; its text holds nothing of the parameters.
+"""
+
+
 @dataclass(frozen=True)
 class Service:
     """A service as the shell sees it; the entry point group `edgekeeper.services` leads to these.
@@ -138,6 +146,8 @@ class Service:
     `ConfigError`. `application` wires the handlers to a snapshot that the shell swaps. `documents` are the models of
     the files besides edgekeeper.yaml, by the names that `edgekeeper schema` knows them by. `tests` yields what is wrong
     with the tests beside the files, and each that fails; it reads through `Sources`, so that their files are watched.
+
+    `asks` are questions to the running service by name: `GET /SERVICE/NAME?parameter=...` on the admin address.
 
     Sections and generations are pickled: their classes are found by name, not in `__main__`, and nothing in a
     generation holds itself. `parts` are the classes of which it has many: each of theirs is handed over by itself.
@@ -152,6 +162,7 @@ class Service:
     documents: Mapping[str, type[Model]] = field(default_factory=dict)
     tests: Callable[[Any, Any, Sources], Iterable[Problem]] = lambda _section, _generation, _sources: ()
     parts: tuple[type, ...] = ()
+    asks: Mapping[str, Ask] = field(default_factory=dict)
 
     def generation(self, section: Any, sources: Sources) -> Any:
         """Return the generation of the files, for which the tests beside them hold.

@@ -37,8 +37,9 @@ class Admin(Model):
     """The address for people and scrapers."""
 
     listen: Listen = Field(default="127.0.0.1:9931", validate_default=True)
-    """Where `/livez`, `/readyz`, `/metrics`, `/config`, `/version` and `/generation` are served, GET only, to whoever
-    can reach it: `HOST:PORT` on loopback or `unix:PATH` (mode 0660). Default `127.0.0.1:9931`."""
+    """Where `/livez`, `/readyz`, `/metrics`, `/config`, `/version`, `/generation` and the services' own questions, such as
+    `/authz/explain`, are served, GET only, to whoever can reach it: `HOST:PORT` on loopback or `unix:PATH` (mode 0660).
+    Default `127.0.0.1:9931`."""
 
     control: Listen | None = None
     """Where what changes state is asked for: `POST /reload` (as SIGHUP) and `POST /restart` (as SIGUSR2). `unix:PATH`

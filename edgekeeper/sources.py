@@ -214,14 +214,17 @@ def _yaml_files(path: str) -> tuple[str, ...]:
 
 
 def _below(directory: str) -> Iterator[str]:
-    """Yield the YAML files; hidden names are left out, as Kubernetes' `..data` is the same files again."""
+    """Yield what is called like a YAML file; hidden names are left out, as Kubernetes' `..data` is the same files again.
+
+    A link that leads nowhere, or a pipe, is among them: to pass it over would lose what it stands for without a word.
+    """
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _below(entry.path)
-            elif entry.name.endswith((".yaml", ".yml")) and entry.is_file():
+            elif entry.name.endswith((".yaml", ".yml")):
                 yield entry.path
 
 

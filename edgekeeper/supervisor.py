@@ -22,6 +22,7 @@ from edgekeeper.incidents import Incidents
 from edgekeeper.keeper import Keeper
 from edgekeeper.otlp import Push
 from edgekeeper.overview import Overview, Reports
+from edgekeeper.questions import Answer, Question
 from edgekeeper.report import Report
 from edgekeeper.settings import Settings
 from edgekeeper.sockets import Claim, of_worker
@@ -82,6 +83,7 @@ class Supervisor:
             self.overview,
             control=settings.root.admin.control,
             actions={"reload": self.reload, **(actions or {})},
+            ask=self.ask,
         )
         self._incidents = {
             name: Incidents(name, settings.state / name, self.registry, self.failed.set)
@@ -132,6 +134,22 @@ class Supervisor:
     async def reports(self) -> Reports:
         """Return what each worker tells of itself, by service; None for one that does not answer."""
         return await self.overview.reports()
+
+    async def ask(self, service: str, question: Question) -> Answer | None:
+        """Return what the service's first worker that answers says; None if none does.
+
+        Raises:
+            KeyError: Client error: there is no such service here.
+        """
+        if service not in self.names:
+            raise KeyError(service)
+        for keeper in [keeper for post, keeper in self._keepers.items() if post.service == service]:
+            worker = keeper.worker
+            serves = worker is not None and worker.serving.is_set()
+            answer = await worker.ask(question) if worker is not None and serves else None
+            if answer is not None:
+                return answer
+        return None
 
     async def serves(self) -> None:
         """Return once every post has a worker that serves."""

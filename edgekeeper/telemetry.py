@@ -99,8 +99,8 @@ class Labelled(dict[Any, S], Generic[S]):
     """The series of one family by label values: `family[a, b]` on the request path, `family(a, b)` to keep one.
 
     The key is the label where there is one, the tuple of labels where there are several. Beyond `limit` series all
-    labels of a new one become `_OTHER`. `labels` and `series` are columns that only grow, but for `only`, which begins
-    a new `epoch`.
+    labels of a new one become `_OTHER`. `labels` and `series` are columns that only grow, but for `forget` and `only`,
+    which begin a new `epoch`.
     """
 
     def __init__(
@@ -140,10 +140,14 @@ class Labelled(dict[Any, S], Generic[S]):
 
     def only(self, *labels: str) -> S:
         """Return the series of these labels and forget all others: for a gauge that tells by its labels."""
+        self.forget()
+        return self(*labels)
+
+    def forget(self) -> None:
+        """Forget every series: what a gauge told of may not be there any more."""
         self.clear()
         self.labels, self.series = [], []
         self.epoch += 1
-        return self(*labels)
 
     def numbers(self) -> list[float]:
         """Return the value of every series now (a histogram's sum), in the order of `labels`."""

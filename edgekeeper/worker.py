@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from signal import SIGCONT, SIGKILL, SIGTERM, SIGUSR1, SIGUSR2
 from typing import Final, Self
 
+import msgspec
+
 from edgekeeper.child import Child, in_memory, spawn
 from edgekeeper.config import Address
-from edgekeeper.link import ALIVE, REPORT, Link
+from edgekeeper.link import ALIVE, ASK, REPORT, Link
+from edgekeeper.questions import Answer, Question
 from edgekeeper.report import Reading, Report
 
 __all__ = ["Post", "Worker"]
@@ -32,6 +35,12 @@ LEAVE_S: Final = 20.0
 
 LAST_WORDS_S: Final = 0.1
 """How long a stuck worker has to write where it is stuck."""
+
+ANSWER_S: Final = 2.0
+"""How long the answer to a question may take."""
+
+ASK_PAUSE_S: Final = 0.05
+"""The pause between two questions: twenty a second, of a few milliseconds, leave those who serve in peace."""
 
 LOG: Final = logging.getLogger("edgekeeper.supervisor")
 
@@ -63,6 +72,7 @@ class Worker:
         self.reloads = self.status = 0
         self.last: Report | None = None
         self._reading, self._asked = Reading(), asyncio.Lock()
+        self._questions, self._one_question = 0, asyncio.Lock()
         self._watching = asyncio.ensure_future(self._watch())
         self.over = asyncio.ensure_future(self._live(on_end))
 
@@ -130,6 +140,20 @@ class Worker:
                 return None
             return self.last
 
+    async def ask(self, question: Question) -> Answer | None:
+        """Return its answer to an operator's question, or None if there is none in time. One at a time."""
+        async with self._one_question:
+            self._questions += 1
+            numbered = msgspec.structs.replace(question, number=self._questions)
+            try:
+                answer = await self._answer_to(numbered)
+                if answer is not None and answer.number != numbered.number:
+                    # the late one, to a question that nobody waits for any more
+                    answer = await self._answer_to(numbered)
+                return answer
+            finally:
+                await asyncio.sleep(ASK_PAUSE_S)
+
     async def leave(self, *, replaced: bool = False) -> None:
         """Let it leave and return when it is over; kill it if it takes too long. Its last reports are kept.
 
@@ -161,6 +185,10 @@ class Worker:
         self.over.cancel()
         self.link.close()
         return descriptor
+
+    async def _answer_to(self, question: Question) -> Answer | None:
+        content = await self.link.ask(ASK, question.packed(), within_s=ANSWER_S)
+        return Answer.unpacked(content) if content is not None else None
 
     def _about(self) -> dict[str, object]:
         return {"service": self.post.service, "worker": self.post.number, "pid": self.child.pid}

@@ -8,6 +8,7 @@ import click
 
 from edgekeeper.commands import (
     HELP,
+    check_format_option,
     config_option,
     echo_json,
     exits,
@@ -38,7 +39,7 @@ def commands() -> None:
 
 @commands.command()
 @config_option
-@format_option
+@check_format_option
 def check(config: str | None, format_: str) -> None:
     """Check the section `ratelimit` and every file of limits; print all mistakes.
 

@@ -107,6 +107,12 @@ def authority() -> Authority:
     return Authority()
 
 
+@pytest.fixture(scope="session")
+def lasting_authority() -> Authority:
+    """A CA for what outlives a test."""
+    return Authority()
+
+
 @pytest.fixture
 def sockets() -> Iterator[Path]:
     """A directory with a path short enough for the sockets of a test."""

@@ -24,11 +24,15 @@ PACKAGES = (*SERVICES, "edgekeeper")
 # The ring of a service's module by its name; what no line names is core.
 RINGS = {
     "root": ("__main__.py", "cli.py", "cli/*.py"),
-    "edge": ("service.py", "metrics.py", "trials.py", "store/[!_]*.py", "sinks/[!_]*.py"),
-    "wire": ("wire.py", "salvage.py"),  # salvage knows protobuf's encoding, and no field by name
+    "edge": (
+        "service.py", "asked.py", "metrics.py", "trials.py", "key_sets.py", "key_fetch.py", "key_metrics.py", "kept_keys.py",
+        "decision_log.py", "log_files.py", "recorded.py", "replay.py",
+        "store/[!_]*.py", "sinks/[!_]*.py",
+    ),
+    "wire": ("wire.py", "wire/*.py", "salvage.py"),  # salvage knows protobuf's encoding, and no field by name
     "application": (
         "limiter.py", "spool.py", "batch.py", "pipeline.py", "store/__init__.py", "sinks/__init__.py",
-        "documents.py", "generation.py",  # what makes a generation reads through the Protocol `Sources`
+        "documents.py", "reading.py", "generation.py",  # what makes a generation reads through the Protocol `Sources`
     ),
 }  # fmt: skip
 # Modules of the shell that the core may use, and so are core themselves; the rest of the shell is edge.
@@ -53,7 +57,7 @@ SHELL_CORE = (
 )
 
 VALUES = {
-    "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "errno",
+    "__future__", "abc", "array", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "errno",
     "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json",
     "math", "numbers", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse", "weakref",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import click
 
-from authz.cli import check, explain
+from authz.cli import api_key, check, explain, replay, test
 from edgekeeper.commands import HELP
 
 __all__ = ["commands"]
@@ -17,5 +17,5 @@ def commands() -> None:
     """
 
 
-for _module in (check, explain):
+for _module in (api_key, check, explain, replay, test):
     commands.add_command(_module.command)

@@ -25,6 +25,12 @@ class Identity:
     scopes: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str | None] = field(init=False, compare=False, repr=False)
+    """Kind, subject and tenant, by the names that expressions know them by."""
+
+    def __post_init__(self) -> None:
+        names = {"identity.kind": self.kind, "identity.subject": self.subject, "identity.tenant": self.tenant}
+        object.__setattr__(self, "names", names)
 
 
 ANONYMOUS = Identity(kind="anonymous")
@@ -34,10 +40,12 @@ ANONYMOUS = Identity(kind="anonymous")
 class Outcome:
     """What became of a request's credentials: an identity or a refusal, and which kind of credential was looked at.
 
-    `detail` is for people who explain a decision; it holds nothing of the credential.
+    `detail` is for people who explain a decision; it holds nothing of the credential. `wants` names a provider whose
+    keys should be looked for anew: it has none, or not the one that the token names.
     """
 
     kind: str
     identity: Identity | None = None
     refusal: Refusal | None = None
     detail: str = ""
+    wants: str = ""

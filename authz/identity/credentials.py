@@ -1,81 +1,80 @@
-"""Tokens of requests: where they stand, and what became of them. Pure: no I/O, no clock."""
+"""Where a request carries a credential: a header, a cookie or a query parameter. Pure: no I/O, no clock."""
 
-import re
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
 from typing import Final
 
 from authz.attributes import Attributes
-from authz.identity import Outcome, Refusal
-from authz.identity.cache import TokenCache
-from authz.identity.jwt import BadToken, Place, Provider, verified
 
-__all__ = ["identify"]
+__all__ = ["Place", "credentials", "labelled"]
 
 
-def identify(
-    provider: Provider, audiences: frozenset[str], request: Attributes, cache: TokenCache, now_us: int
-) -> Outcome | None:
-    """Return what the request's token of this provider says; None: it carries none."""
-    found = _credentials(provider.place, request)
-    if not found:
-        return None
-    if len(found) > 1:
-        return Outcome("jwt", refusal="credentials.ambiguous", detail="more than one token")
-    if not provider.keys:
-        return Outcome("jwt", refusal="provider.no_keys", detail="the provider has no keys")
-    try:
-        token = cache.get(found[0], provider, now_us)
-        if token is None:
-            token = verified(found[0], provider)
-            cache.put(found[0], provider, token)
-    except BadToken as error:
-        return Outcome("jwt", refusal="credentials.invalid", detail=str(error))
-    detail = token.refusal(provider, audiences, now_us)
-    if detail:
-        refusal: Refusal = "credentials.expired" if detail == "expired" else "credentials.invalid"
-        return Outcome("jwt", refusal=refusal, detail=detail)
-    return Outcome("jwt", identity=token.identity)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One of header (with a scheme before the credential, or none), cookie, query."""
+
+    header: str | None = None
+    prefix: str = ""
+    cookie: str | None = None
+    query: str | None = None
+
+    def __str__(self) -> str:
+        where = [f"{name} {text}" for name, text in (("cookie", self.cookie), ("query", self.query)) if text]
+        return where[0] if where else f"header {self.header}{f' as {self.prefix}' if self.prefix else ''}"
+
+    def covers(self, other: "Place") -> bool:
+        """Return whether each request that carries something in `other` carries it here, too."""
+        if self.header is not None and self.header == other.header:
+            return self.prefix.lower() in {"", other.prefix.lower()}
+        return self == other
 
 
-def _credentials(place: Place, request: Attributes) -> Sequence[str]:
+def labelled(kind: str, name: str, place: Place, usual: Place) -> str:
+    """Return the label of a source: kind and name, and its place unless that is the usual one.
+
+    Two sources with one label look for the same credential: by that, logs are read against other documents.
+    """
+    return f"{kind} {name}" if place == usual else f"{kind} {name} in {place}"
+
+
+def credentials(place: Place, request: Attributes) -> Sequence[str]:
+    """Return what the request carries in this place; more than one: no one can say which counts.
+
+    What is there without being well-formed is an empty text: present, and no good.
+    """
+    if place.prefix:  # of a header, as most credentials are
+        lines = request.lines(place.header or "")
+        if len(lines) == 1 and lines[0].startswith(place.prefix + " ") and "," not in lines[0]:
+            return (lines[0][len(place.prefix) + 1 :],)
     if place.query is not None:
         return request.query.get(place.query, ())
     if place.cookie is not None:
         return _cookies(place.cookie, request)
-    lines = request.headers.get(place.header or "", ())
-    # lines may arrive joined by commas, which no token holds
+    lines = request.lines(place.header or "")
+    # lines may arrive joined by commas, which no credential holds
     several = len(lines) > 1 or any("," in line for line in lines)
     if not place.prefix:
         return _SEVERAL if several else [line.strip(" \t") for line in lines]
-    scheme = _scheme(place.prefix)
-    found = [match for match in map(scheme.search, lines) if match is not None]
     if several:
-        return _SEVERAL if found else ()
-    return [_after(match) for match in found]
+        members = (member.lstrip(" \t") for line in lines for member in line.split(","))
+        return _SEVERAL if any(_after(place.prefix, member) for member in members) else ()
+    return _after(place.prefix, lines[0]) if lines else ()
 
 
 _SEVERAL: Final = ("", "")
 
 
-@cache
-def _scheme(name: str) -> re.Pattern[str]:
-    """Return what finds the scheme at the beginning of a header's value, or of a member of its list, in any case."""
-    return re.compile(rf"(?:\A|,)[ \t]*{re.escape(name)}(?![0-9A-Za-z])", re.ASCII | re.IGNORECASE)
-
-
-def _after(scheme: re.Match[str]) -> str:
-    """Return what stands behind the scheme and one space (RFC 9110 11.4); nothing if it is another sign."""
-    rest = scheme.string[scheme.end() :]
-    return rest.removeprefix(" ") if rest.startswith(" ") else ""
-
-
-@cache
-def _cookie(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:\A|;) *{re.escape(name)}=([^;]*)")
+def _after(scheme: str, text: str) -> tuple[str, ...]:
+    """Return what stands behind the scheme, in any case, and one space (RFC 9110 11.4); after another sign: nothing."""
+    end = len(scheme)
+    head, next_ = text[:end], text[end : end + 1]
+    if not head.isascii() or head.lower() != scheme.lower() or (next_.isascii() and next_.isalnum()):
+        return ()
+    return (text[end + 1 :] if next_ == " " else "",)
 
 
 def _cookies(name: str, request: Attributes) -> list[str]:
     """Return the values of a cookie. HTTP/2 may split the header into lines (RFC 9113 8.2.3)."""
-    lines = request.headers.get("cookie", ())
-    return [value.rstrip(" ") for line in lines for value in _cookie(name).findall(line)]
+    pairs = (part.lstrip(" ") for line in request.lines("cookie") for part in line.split(";"))
+    found = (pair.partition("=") for pair in pairs)
+    return [value.rstrip(" ") for own, equals, value in found if equals and own == name]

@@ -10,7 +10,7 @@ import json
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
 _MIN_SECRET_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """RFC 7518 3.2: a key of the same size as the hash output, or larger."""
 _RSA_BITS: Final = range(2048, 8193)
+_PUBLIC: Final = re.compile(rb"\s*(-----BEGIN|\{.*\"kty\"|ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-)", re.DOTALL)
+"""What public keys begin with: PEM, JWK, OpenSSH. As a secret each of them is one that everybody has (CVE-2022-29217)."""
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -40,7 +42,7 @@ class Key:
 
     kid: str | None
     algorithms: frozenset[str]
-    material: Any
+    material: Any = field(repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         material = self.material if isinstance(self.material, bytes) else _der(self.material)
@@ -74,6 +76,10 @@ class KeySet:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def has(self, kid: str) -> bool:
+        """Return whether a key is called so."""
+        return kid in self._by_kid
 
     def key(self, kid: str | None, algorithm: str) -> Key | None:
         """Return the one key that a token with this header is signed with, or None.
@@ -188,4 +194,6 @@ def _secret(jwk: Mapping[str, Any], allowed: Sequence[str]) -> bytes:
     needed = max(_MIN_SECRET_BYTES[name] for name in allowed)
     if len(secret) < needed:
         raise BadKey(f"the secret has fewer than {needed} bytes")
+    if _PUBLIC.match(secret):
+        raise BadKey("the secret is the text of a key that others know")
     return secret

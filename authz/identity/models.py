@@ -5,7 +5,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from authz.fields import HeaderName, Metadata, Scheme
-from edgekeeper.config import Duration, Many, Model, Place, exactly_one
+from authz.identity.urls import check_url
+from edgekeeper.config import Duration, Many, Model, Place, exactly_one, mistake_at
 
 __all__ = ["Algorithm", "ClaimNames", "From", "InlineKeys", "JwtProvider", "JwtProviderSpec", "Keys"]
 
@@ -23,7 +24,10 @@ class InlineKeys(Model):
 
 
 class Keys(Model):
-    """Where the keys are: exactly one of `inline` and `file`."""
+    """Where the keys are: exactly one of `inline`, `file`, `url` and `discovery`.
+
+    Those of `url` and `discovery` are fetched in the background, never while a request waits.
+    """
 
     inline: InlineKeys | None = None
     """The key set in place."""
@@ -31,10 +35,52 @@ class Keys(Model):
     file: Place | None = None
     """A file with a key set in JSON; a relative path starts at the directory of this file."""
 
+    url: str | None = None
+    """Where the key set is fetched from: `https://HOST/PATH`. Redirects are not followed."""
+
+    discovery: Literal[True] | None = None
+    """`true`: the issuer's metadata, at `/.well-known/openid-configuration` below `issuer`, says where the keys are."""
+
+    refresh: Duration = 600_000_000
+    """How old fetched keys get before they are fetched anew, 10s to 24h, at most `max_stale`. Default `10m`.
+    A token that names another key has them fetched at once, at most once in 30 seconds."""
+
+    max_stale: Duration = 86_400_000_000
+    """How old fetched keys get while fetching fails, at most 7d; then they are dropped, and tokens are answered by 503. Default `24h`."""
+
+    allow_private: bool = False
+    """Whether keys are also fetched from loopback and private networks, and by `http` from a loopback address. Default false.
+    Never from link-local addresses, where clouds keep credentials."""
+
+    ca: Place | None = None
+    """The CA certificates in PEM that the server's must come from. Default null: those that the system trusts."""
+
     @model_validator(mode="after")
     def _one(self) -> Self:
-        exactly_one(self, ["inline", "file"])
+        exactly_one(self, ["inline", "file", "url", "discovery"])
+        if self.inline is not None or self.file is not None:
+            for name in ("refresh", "max_stale", "allow_private", "ca"):
+                if name in self.model_fields_set:
+                    raise mistake_at(name, "belongs to `url` and `discovery`")
+            return self
+        if not 10_000_000 <= self.refresh <= 86_400_000_000:
+            raise mistake_at("refresh", "must be 10s to 24h")
+        if not self.refresh <= self.max_stale <= 604_800_000_000:
+            raise mistake_at("max_stale", "must be at least `refresh` and at most 7d")
+        if self.url is not None:
+            self.check("url", self.url)
         return self
+
+    def check(self, field: str, url: str) -> None:
+        """Check that keys may be fetched from `url`.
+
+        Raises:
+            ValidationError: Operator error: they may not; it points at `field`.
+        """
+        try:
+            check_url(url, private=self.allow_private)
+        except ValueError as error:
+            raise mistake_at(field, str(error)) from None
 
 
 class ClaimNames(Model):
@@ -94,6 +140,12 @@ class JwtProviderSpec(Model):
     max_lifetime: Duration = 86_400_000_000
     """The longest time from `iat` (without one: from now) to `exp`. Default `24h`."""
 
+    exp: Literal["required", "optional"] = "required"
+    """Whether a token needs `exp`. `optional`: one without it, which then needs `iat`, ends `max_lifetime` after that. Default `required`."""
+
+    kid: Literal["required", "optional"] = "required"
+    """Whether a token must name its key. `optional`: without `kid`, exactly one key must fit the token's `alg`. Default `required`."""
+
     types: Many[str] = Field(default=("JWT", "at+jwt"), min_length=1)
     """Values of the header `typ`, in any case; an empty text stands for a token without one. Default JWT and at+jwt."""
 
@@ -109,6 +161,20 @@ class JwtProviderSpec(Model):
         if len({algorithm.startswith("HS") for algorithm in algorithms}) != 1:
             raise ValueError("expected one or more, HMAC only or public keys only")
         return algorithms
+
+    @model_validator(mode="after")
+    def _fetched(self) -> Self:
+        if self.keys.url is None and self.keys.discovery is None:
+            return self
+        if self.algorithms[0].startswith("HS"):
+            raise mistake_at(
+                "algorithms", "a secret is nothing to fetch: HMAC needs `keys.inline` or `keys.file`"
+            )
+        if self.keys.discovery is not None:
+            if "?" in self.issuer:
+                raise mistake_at("issuer", "with `discovery`: a URL without a query")
+            self.keys.check("issuer", self.issuer)
+        return self
 
     @field_validator("leeway")
     @classmethod

@@ -165,3 +165,21 @@ def ask() -> Callable[..., Decision]:
         )
 
     return asked
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Callable[..., tuple[AuthzSection, Policies, DiskSources]]:
+    """Write documents and files with tests beside them; return section, generation and sources."""
+
+    def written(documents: str, **tests: str) -> tuple[AuthzSection, Policies, DiskSources]:
+        directory = tmp_path / "documents"
+        directory.mkdir(exist_ok=True)
+        (directory / "policy.yaml").write_text(textwrap.dedent(documents))
+        for name, text in tests.items():
+            (directory / f"{name}_test.yaml").write_text(textwrap.dedent(text))
+        entries = [{"path": str(directory)}]
+        section = AuthzSection.model_validate({"listen": "unix:/tmp/a.sock", "policies": entries})
+        sources = DiskSources()
+        return section, build(section, sources), sources
+
+    return written

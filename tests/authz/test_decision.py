@@ -7,6 +7,7 @@ import pytest
 
 from authz.answers import Allowed, Denied
 from authz.decision import STATUSES, Decision, refused
+from authz.matchers import Values
 
 JWT = "identity: [{jwt: {provider: corp}}]\n"
 EITHER = "identity: [{jwt: {provider: corp}}, {anonymous: {}}]\n"
@@ -52,6 +53,20 @@ def test_what_is_no_proper_request_is_refused_before_any_rule(policy, ask, line,
     policies = policy("rules: [{id: all, allow: {}}]")
     decision = ask(policies, line, host=host)
     assert (reason, status) == (decision.reason, decision.answer.status)
+
+
+@pytest.mark.parametrize("line", ["GET /a;b", "GET "])
+def test_what_is_refused_before_any_rule_names_the_policy_whose_it_would_have_been(policy, ask, line):
+    assert "api" == ask(policy("rules: [{id: all, allow: {}}]"), line).policy
+
+
+def test_an_error_that_is_not_ours_is_named_by_its_class_alone(policy, ask, monkeypatch):
+    def broken(_self, given):
+        raise ValueError(given["x"])  # whose text may quote the request
+
+    monkeypatch.setattr(Values, "match", broken)
+    decision = ask(policy("rules: [{id: a, headers: {x: [a]}, allow: {}}]"), "GET /", {"x": "secret"})
+    assert ("policy.error", "ValueError") == (decision.reason, decision.detail)
 
 
 @pytest.mark.parametrize("host", ["a.example", "A.EXAMPLE", "a.example.", "a.example:443", "a.example:8443"])
@@ -724,6 +739,13 @@ def test_a_grpc_caller_gets_a_status_that_it_can_read_and_a_short_text(
         policy(ON_DENY), f"GET {target}", {"content-type": content_type, "accept": "text/html"}
     ).answer
     assert Denied(status, (("content-type", "text/plain"),), reason) == answer
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_grpc_caller_may_try_again_what_a_server_could_not_answer(policy, ask, status):
+    policies = policy(f"rules: [{{id: later, deny: {{status: {status}}}}}]")
+    # the one status that says UNAVAILABLE and is an error of nobody's upstream
+    assert 429 == ask(policies, "POST /", {"content-type": "application/grpc"}).answer.status
 
 
 def test_an_answer_that_cannot_be_filled_is_a_plain_denial(policy, ask):

@@ -1,6 +1,7 @@
 """Mistakes in documents: each is named at its place, all of them at once."""
 
 import copy
+import hashlib
 import json
 import textwrap
 from pathlib import PurePath
@@ -10,6 +11,7 @@ import pytest
 from authz.documents import MODELS
 from authz.partial import readable
 from edgekeeper.errors import ConfigError
+from edgekeeper.frames import Loading, frames_of
 
 HEAD = "apiVersion: edgekeeper/v1\nkind: Policy\nmetadata: {name: api}\nspec:\n  hosts: [a.example]\n"
 RULE = HEAD + "  rules:\n    - id: a\n"
@@ -20,22 +22,23 @@ CORP = PROVIDER + "  algorithms: [HS256]\n  keys: {inline: {keys: [{kty: oct, k:
 
 BAD = {
     # the shape
-    "kind: Nope": "1:7: `kind`: expected one of `Policy`, `Guardrail`, `JwtProvider`",
-    "kind: Polcy\napiVersion: edgekeeper/v1\nmetadata: {name: a}\nspec: {hosts: [a.example], rules: []}": "1:7: `kind`: expected one of `Policy`, `Guardrail`, `JwtProvider`; did you mean `Policy`?",
-    "a: b": "1:1: a document has a `kind`, one of `Policy`, `Guardrail`, `JwtProvider`",
-    "[1]": "1:1: a document has a `kind`, one of `Policy`, `Guardrail`, `JwtProvider`",
+    "kind: Nope": "1:7: `kind`: expected one of `Policy`, `Guardrail`, `JwtProvider`, `ApiKeySet`, `IpSet`",
+    "kind: Polcy\napiVersion: edgekeeper/v1\nmetadata: {name: a}\nspec: {hosts: [a.example], rules: []}": "1:7: `kind`: expected one of `Policy`, `Guardrail`, `JwtProvider`, `ApiKeySet`, `IpSet`; did you mean `Policy`?",
+    "kind: PolicyTest\nspec: {policy: a, cases: []}": "1:7: `kind`: a PolicyTest stands in a file whose name ends in `_test.yaml`",
+    "a: b": "1:1: a document has a `kind`, one of `Policy`, `Guardrail`, `JwtProvider`, `ApiKeySet`, `IpSet`",
+    "[1]": "1:1: a document has a `kind`, one of `Policy`, `Guardrail`, `JwtProvider`, `ApiKeySet`, `IpSet`",
     HEAD: "4:1: missing field `spec.rules`",
     HEAD + "  rulez: []\n  rules: []": "6:3: unknown field `rulez`; did you mean `rules`?",
     RULE + "      allow: {}\n      deny: {}": "7:7: `spec.rules[0]`: exactly one of `allow`, `deny` is needed, got `allow` and `deny`",
     RULE: "7:7: `spec.rules[0]`: exactly one of `allow`, `deny` is needed, got none",
     RULE + "      allow: {}\n      methods: [get]": "9:17: `spec.rules[0].methods[0]`: a method is written in capital letters, such as GET",
-    RULE + "      allow: {}\n      identity: [api_key]": "9:18: `spec.rules[0].identity[0]`: expected one of `jwt` or `anonymous`",
+    RULE + "      allow: {}\n      identity: [api_keys]": "9:18: `spec.rules[0].identity[0]`: expected one of `jwt`, `api_key`, `mtls`, `envoy_jwt` or `anonymous`",
     # paths, hosts, addresses
     RULE + "      allow: {}\n      paths: [/a, a]": "9:19: `spec.rules[0].paths[1]`: a path pattern begins with `/`",
     RULE + "      allow: {}\n      paths: [/a//b]": "9:15: `spec.rules[0].paths[0]`: a double slash; no canonical path has one",
     RULE + "      allow: {}\n      paths: ['/**/b']": "9:15: `spec.rules[0].paths[0]`: `**` stands at the end of a pattern only",
     RULE + "      allow: {}\n      client_ips: [10.0.0.1/8]": "9:20: `spec.rules[0].client_ips[0]`: expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix",
-    RULE + "      allow: {}\n      client_ips: [office]": "9:20: `spec.rules[0].client_ips[0]`: expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix",
+    RULE + "      allow: {}\n      client_ips: [office]": "9:20: `spec.rules[0].client_ips[0]`: no `IpSet` is called `office`",
     HEAD.replace("a.example", "'*'") + "  rules: []": "5:11: `spec.hosts[0]`: a policy names its hosts: exact, or `*.` and a suffix",
     HEAD.replace("a.example", "A.example") + "  rules: []": "5:11: `spec.hosts[0]`: expected a host in lower case without a port, or `*.` and a suffix",
     HEAD.replace("a.example", "bücher.example") + "  rules: []": "5:11: `spec.hosts[0]`: a host is written in A-labels (`xn--...`)",
@@ -44,6 +47,7 @@ BAD = {
     RULE + "      allow: {}\n      when: request.mehtod == 'GET'": "9:20: `spec.rules[0].when`: unknown name `request.mehtod`; did you mean `request.method`?",
     RULE + "      allow: {}\n      when: |\n        request.method == 'GET' &&\n          path.id == 'a'": "11:15: `spec.rules[0].when`: unknown name `path.id`",
     RULE + "      allow: {}\n      when: request.method == 1": "9:28: `spec.rules[0].when`: found no matching overload for '_==_' applied to '(string, int)'",
+    RULE + "      allow: {}\n      when: request.body == 'a'": "9:20: `spec.rules[0].when`: unknown name `request.body`; no decision looks at a body",
     RULE + "      allow: {}\n      when: identity.kind == 'jwt'": "9:21: `spec.rules[0].when`: unknown name `identity.kind`",
     RULE + "      allow: {}\n      when: decision.id == 'x'": "9:21: `spec.rules[0].when`: unknown name `decision.id`",
     RULE + "      allow: {}\n      when: request.method.matches('(')": "9:36: `spec.rules[0].when`: not a regular expression (RE2)",
@@ -83,14 +87,14 @@ BAD = {
     WITH_JWT + "  rules: []": "6:31: `spec.identity[0].jwt.provider`: no `JwtProvider` is called `corp`",
     CORP + WITH_JWT.replace("corp", "crop") + "  rules: []": "15:31: `spec.identity[0].jwt.provider`: no `JwtProvider` is called `crop`; did you mean `corp`?",
     CORP + WITH_JWT.replace("corp", "google") + "  rules: []": "15:31: `spec.identity[0].jwt.provider`: no `JwtProvider` is called `google`; known here: `corp`",
-    HEAD + "  identity: [{}]\n  rules: []": "6:14: `spec.identity[0]`: exactly one of `jwt`, `anonymous` is needed, got none",
+    HEAD + "  identity: [{}]\n  rules: []": "6:14: `spec.identity[0]`: exactly one of `jwt`, `api_key`, `mtls`, `envoy_jwt`, `anonymous` is needed, got none",
     CORP + HEAD + "  identity: [{anonymous: {}}, {jwt: {provider: corp}}]\n  rules: []": "15:31: `spec.identity[1]`: nothing is tried after `anonymous`",
-    CORP + HEAD + "  identity: [{jwt: {provider: corp}}, {jwt: {provider: corp}}]\n  rules: []": "15:39: `spec.identity[1]`: never reached, since an entry above takes its token from the same place",
+    CORP + HEAD + "  identity: [{jwt: {provider: corp}}, {jwt: {provider: corp}}]\n  rules: []": "15:39: `spec.identity[1]`: never reached, since an entry above takes its credential from the same place",
     CORP.replace("audiences: [o]", "audiences: []") + WITH_JWT + "  rules: []": "15:20: `spec.identity[0].jwt`: neither it nor its provider names `audiences`, so no token could pass",
     # providers
     PROVIDER: "4:1: missing field `spec.keys`",
-    PROVIDER + "  keys: {}": "7:9: `spec.keys`: exactly one of `inline`, `file` is needed, got none",
-    PROVIDER + "  keys: {url: u}": "7:10: unknown field `url`; known here: `inline`, `file`",
+    PROVIDER + "  keys: {}": "7:9: `spec.keys`: exactly one of `inline`, `file`, `url`, `discovery` is needed, got none",
+    PROVIDER + "  keys: {url: u}": "7:15: `spec.keys.url`: expected `https://HOST/PATH` of at most 2048 characters, without user, password and fragment",
     PROVIDER + "  keys: {file: nowhere.json}": "7:16: `spec.keys.file`: cannot be read: No such file or directory",
     PROVIDER + "  keys: {file: policy.yaml}": "7:16: `spec.keys.file`: expected a JSON object with a list `keys` of at most 100",
     PROVIDER + "  keys: {inline: {keys: [{kty: RSA, use: enc}]}}": "7:26: `spec.keys.inline.keys[0]`: `use` must be sig",
@@ -428,37 +432,115 @@ spec:
   mode: enforce
   identity:
     - jwt: {provider: corp, audiences: [orders]}
+    - api_key: {set: partners, header: x-api-key}
+    - mtls: {trust_domain: prod.example.com, paths: ["/ns/*/sa/orders"]}
+    - envoy_jwt: {trust: jwt_authn, payload_in_metadata: corp, issuer: i, audiences: [orders]}
     - anonymous: {}
   trusted_headers: [x-user-id, x-tenant, x-auth-via]
   paths_as: {encoded_slash: reject, double_slash: merge, semicolon: strip}
   let: {staff: 'identity.kind == "jwt" && "staff" in identity.claims.groups'}
   rules:
+    - id: health
+      methods: [GET]
+      paths: [/healthz]
+      allow: {}
     - id: read-own-tenant
       methods: [GET, HEAD]
       paths: ["/v1/tenants/{tenant}/orders", "/v1/tenants/{tenant}/orders/{order}"]
-      identity: [jwt]
+      identity: [jwt, api_key]
       scopes: [orders:read]
-      client_ips: [203.0.113.0/24, "2001:db8::/32"]
+      client_ips: [office, 203.0.113.0/24, "2001:db8::/32"]
       headers: {x-channel: [web, "mobile-*"]}
       query: {preview: ["true"]}
-      when: path.tenant == identity.tenant && staff
+      when: path.tenant == identity.tenant
       allow:
         request_headers: {set: {x-user-id: "{identity.subject}", x-tenant: "{path.tenant}", x-tier: gold}, append: {}, remove: []}
         response_headers: {set: {}, add: [{name: set-cookie, value: "seen=1"}]}
         query: {set: {}, remove: []}
         metadata: {tier: "{identity.attr.tier}"}
-    - id: no-writes
-      deny: {status: 403, reason: read_only}
+        audit: sampled
+    - id: staff-support
+      mode: shadow
+      methods: [GET]
+      paths: ["/v1/**"]
+      when: staff && in_set.office
+      allow: {}
+    - id: services
+      identity: [mtls, envoy_jwt]
+      allow: {}
+    - id: no-partners-writes
+      identity: [api_key]
+      methods: [POST, PUT, PATCH, DELETE]
+      deny: {status: 403, reason: partners_are_read_only}
   on_deny:
     unauthenticated: {status: 401, headers: {www-authenticate: 'Bearer realm="orders"'}, redirect: "https://login.example.com/?rd={request.url}"}
     forbidden: {status: 403, body: {json: {error: forbidden, id: "{decision.id}"}}}
 ---
-"""
+apiVersion: edgekeeper/v1
+kind: ApiKeySet
+metadata: {name: partners}
+spec: {keys: [{id: globex, digest: "sha256:DIGEST", scopes: ["orders:read"], tenant: acme, attributes: {tier: gold}, expires: 2999-01-01}]}
+---
+apiVersion: edgekeeper/v1
+kind: IpSet
+metadata: {name: office}
+spec: {cidrs: [192.0.2.0/24]}
+---
+""".replace("DIGEST", hashlib.sha256(b"the key").hexdigest())
 
 
 def test_the_formats_example_is_in_order(load):
     policies = load(EXAMPLE + CORP)
-    assert ["read-own-tenant", "no-writes"] == [rule.id for rule in policies.by_name["orders-api"].rules]
+    assert ["health", "read-own-tenant", "staff-support", "services", "no-partners-writes"] == [
+        rule.id for rule in policies.by_name["orders-api"].rules
+    ]
+    assert ["jwt corp", "api_key partners", "mtls prod.example.com", "envoy_jwt corp", "anonymous"] == [
+        source.label for source in policies.by_name["orders-api"].sources
+    ]
+
+
+def test_a_generation_that_was_handed_over_tells_callers_as_before(load, ask):
+    from authz.__main__ import SERVICE
+
+    loading = Loading()
+    for frame in frames_of(load(EXAMPLE + CORP), SERVICE.parts):
+        loading.take(frame.number, frame.content)
+
+    def decided(line="GET /v1/tenants/acme/orders?preview=true", **more):
+        headers = {"x-channel": "web"} | more.pop("headers", {})
+        found = ask(loading.root, line, headers, host="orders.example.com", **more)
+        return f"{found.rule} {found.reason} {found.kind} {found.subject}"
+
+    key = {"x-api-key": "the key"}
+    assert [
+        "read-own-tenant rule api_key globex",
+        "read-own-tenant credentials.invalid  ",
+        "services rule mtls spiffe://prod.example.com/ns/a/sa/orders",
+        "no-partners-writes partners_are_read_only api_key globex",
+        "health rule  ",
+    ] == [
+        decided(headers=key),
+        decided(headers={"x-api-key": "another"}),
+        decided(principal="spiffe://prod.example.com/ns/a/sa/orders"),
+        decided("POST /", headers=key),
+        decided("GET /healthz", headers={"x-api-key": "another"}),
+    ]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("partners", "ApiKeySet"), ("office", "IpSet")])
+def test_what_a_policy_names_must_exist(load, name, kind):
+    with pytest.raises(ConfigError) as caught:
+        load(EXAMPLE.replace(f"{{name: {name}}}", "{name: x}") + CORP)
+    told = [problem.message for problem in caught.value.problems]
+    assert any(each.endswith(f"no `{kind}` is called `{name}`") for each in told)
+
+
+@pytest.mark.parametrize("kind", ["ApiKeySet", "IpSet"])
+def test_a_kind_stands_only_where_its_entry_allows_it(load, tmp_path, kind):
+    kinds = ["Policy", "JwtProvider", *({"ApiKeySet", "IpSet"} - {kind})]
+    with pytest.raises(ConfigError, match=f"an {kind} may not stand here") as caught:
+        load(EXAMPLE + CORP, policies=[{"path": str(tmp_path / "documents"), "kinds": kinds}])
+    assert 1 == len(caught.value.problems)
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)

@@ -7,19 +7,26 @@ import json
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc import jws as joserfc_jws
+from joserfc.errors import JoseError
 from joserfc.jwk import KeySet as JoserfcKeySet
 
+from authz import wire
 from authz.attributes import Attributes
 from authz.identity.cache import TokenCache
-from authz.identity.credentials import identify
+from authz.identity.claims import BadToken
+from authz.identity.credentials import Place
 from authz.identity.jwks import key_set
-from authz.identity.jwt import BadToken, Place, Provider, verified
+from authz.identity.jwt import Provider, UnknownKey, verified
+from authz.identity.remote import Remote
+from authz.identity.tokens import JwtSource
+from protos.envoy.service.auth.v3 import external_auth_pb2
 
 NOW_US = 1_700_000_000_000_000
 NOW_S = NOW_US // 1_000_000
+NO_KEYS = {}
 
 
 def b64(data: bytes | dict) -> str:
@@ -49,10 +56,12 @@ def provider(issuer):
     )
 
 
-def outcome(provider, token, *, now_us=NOW_US, cache=None, audiences=frozenset({"orders"})):
+def outcome(provider, token, *, now_us=NOW_US, cache=None, audiences=frozenset({"orders"}), keys=NO_KEYS):
     headers = {"authorization": (f"Bearer {token}",)}
     request = Attributes(method="GET", target="/", host="a.example", headers=headers)
-    return identify(provider, audiences, request, TokenCache() if cache is None else cache, now_us)
+    return JwtSource(provider, audiences).outcome(
+        request, now_us, keys, TokenCache() if cache is None else cache
+    )
 
 
 # joserfc warns of the name `EdDSA` (RFC 9864), which issuers still use
@@ -158,7 +167,7 @@ def test_cve_2026_32597_a_header_that_is_not_the_providers_is_refused(provider, 
         signed.encode(), issuer.rsa
     )
     with pytest.raises(BadToken):
-        verified(f"{signed}.{b64(signature)}", provider)
+        verified(f"{signed}.{b64(signature)}", provider, provider.keys)
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt"])
@@ -184,15 +193,53 @@ def test_cve_2026_48526_a_public_key_is_no_hmac_secret(issuer):
     assert [(0, "it fits none of the provider's `algorithms`")] == refused
 
 
-def test_without_a_kid_exactly_one_key_must_fit(provider, issuer):
+def unnamed(issuer):
+    """A good token without `kid`."""
     payload = issuer.token().split(".")[1]
     signed = f"{b64({'alg': 'RS256', 'typ': 'JWT'})}.{payload}"
     sign = jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256).sign
-    token = f"{signed}.{b64(sign(signed.encode(), issuer.rsa))}"
-    assert outcome(provider, token).identity is not None
+    return f"{signed}.{b64(sign(signed.encode(), issuer.rsa))}"
+
+
+def test_without_a_kid_exactly_one_key_must_fit_and_the_provider_allow_it(provider, issuer):
+    token, allowing = unnamed(issuer), dataclasses.replace(provider, kid_needed=False)
+    assert "`kid` is missing" == outcome(provider, token).detail
+    assert outcome(allowing, token).identity is not None
     second = rsa.generate_private_key(65537, 2048)
     two, _ = key_set([*issuer.jwks["keys"], issuer.jwk(second, kid="two")], ["RS256", "ES256", "EdDSA"])
-    assert "credentials.invalid" == outcome(dataclasses.replace(provider, keys=two), token).refusal
+    found = outcome(dataclasses.replace(allowing, keys=two), token)
+    assert ("credentials.invalid", "no key fits `kid` and `alg`") == (found.refusal, found.detail)
+
+
+@pytest.mark.parametrize("kid", ["required", "optional"])
+def test_a_document_says_whether_a_token_must_name_its_key(ask, issuer, kid, corp, load):
+    spec = json.loads(corp)
+    spec["spec"]["kid"] = kid
+    head = "apiVersion: edgekeeper/v1\nkind: Policy\nmetadata: {name: api}\nspec: {hosts: [a.example], identity: [{jwt: {provider: corp}}], rules: [{id: a, identity: [jwt], allow: {}}]}\n---\n"
+    decision = ask(load(head + json.dumps(spec)), headers={"authorization": f"Bearer {unnamed(issuer)}"})
+    assert ("allow" if kid == "optional" else "deny") == decision.effect
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"exp": ...}, "good"),
+        ({"exp": ..., "iat": NOW_S - 3600 - 4}, "good"),
+        ({"exp": ..., "iat": NOW_S - 3600 - 5}, "credentials.expired"),
+        ({"exp": ..., "iat": ...}, "credentials.invalid"),
+        ({"exp": ..., "iat": NOW_S + 6}, "credentials.invalid"),
+        ({"exp": None}, "credentials.invalid"),
+        ({"exp": NOW_S - 5}, "credentials.expired"),
+        ({"exp": NOW_S + 3601}, "credentials.invalid"),
+    ],
+)
+def test_a_token_that_may_lack_its_end_ends_after_the_longest_life(provider, issuer, claims, expected):
+    lax = dataclasses.replace(provider, exp_needed=False)
+    header = {"alg": "RS256", "typ": "JWT", "kid": "rsa"}
+    token = jwt.PyJWS().encode(json.dumps(issuer.claims(**claims)).encode(), issuer.rsa, "RS256", header)
+    found = outcome(lax, token)
+    assert expected == (found.refusal or "good")
+    assert (found.detail == "`exp` and `iat` are missing") == (claims == {"exp": ..., "iat": ...})
 
 
 SPELLINGS = [
@@ -216,7 +263,7 @@ def test_cve_2022_21449_an_ecdsa_signature_out_of_range_is_refused(provider, iss
     signed = issuer.token(issuer.ec, algorithm="ES256").rpartition(".")[0]
     signature = b"".join(number.to_bytes(32, "big") for number in r_s)
     with pytest.raises(BadToken, match="out of range"):
-        verified(f"{signed}.{b64(signature)}", provider)
+        verified(f"{signed}.{b64(signature)}", provider, provider.keys)
 
 
 def test_a_der_encoded_ecdsa_signature_is_refused(provider, issuer):
@@ -224,7 +271,9 @@ def test_a_der_encoded_ecdsa_signature_is_refused(provider, issuer):
 
     signed = issuer.token(issuer.ec, algorithm="ES256").rpartition(".")[0]
     with pytest.raises(BadToken, match="out of range"):
-        verified(f"{signed}.{b64(issuer.ec.sign(signed.encode(), ec.ECDSA(SHA256())))}", provider)
+        verified(
+            f"{signed}.{b64(issuer.ec.sign(signed.encode(), ec.ECDSA(SHA256())))}", provider, provider.keys
+        )
 
 
 @given(
@@ -234,7 +283,7 @@ def test_a_der_encoded_ecdsa_signature_is_refused(provider, issuer):
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_refused_by_the_one_named_error(provider, text):
     with pytest.raises(BadToken):
-        verified(text, provider)
+        verified(text, provider, provider.keys)
 
 
 # -- where it stands --------------------------------------------------------------------------------------------------
@@ -247,6 +296,7 @@ AUTHORIZATION = [
     (["Bearer {}, Basic eDp5"], "credentials.ambiguous"), (["Basic eDp5", "Bearer {}"], "credentials.ambiguous"),
     (["Bearer {},x"], "credentials.ambiguous"), ([",,\tbearer {}"], "credentials.ambiguous"), (["Bearer", "Bearer"], "credentials.ambiguous"),
     (["x Bearer {}"], "absent"), (["Basic a", "Basic b"], "absent"), (["\u017fearer {}"], "absent"),
+    (["Bearer\u00e9 {}"], "credentials.invalid"), (["Bearer1 {}"], "absent"),
     (["Basic eDp5"], "absent"), (["Bearerx {}"], "absent"), ([""], "absent"), ([], "absent"), (['Digest a="b", c="d"'], "absent"),
 ]  # fmt: skip
 
@@ -256,7 +306,7 @@ def test_one_authorization_header_with_one_scheme_and_one_space(provider, issuer
     token = issuer.token()
     headers = {"authorization": tuple(line.replace("{}", token) for line in lines)}
     request = Attributes(method="GET", target="/", host="a.example", headers=headers)
-    found = identify(provider, frozenset({"orders"}), request, TokenCache(), NOW_US)
+    found = JwtSource(provider, frozenset({"orders"})).outcome(request, NOW_US, NO_KEYS, TokenCache())
     assert expected == ("absent" if found is None else found.refusal)
 
 
@@ -287,10 +337,36 @@ def test_a_token_is_looked_for_in_its_place_only(provider, issuer, place, header
         host="a.example",
         headers={name: tuple(line.replace("{}", token) for line in lines) for name, lines in headers.items()},
     )
-    found = identify(
-        dataclasses.replace(provider, place=place), frozenset({"orders"}), request, TokenCache(), NOW_US
+    found = JwtSource(dataclasses.replace(provider, place=place), frozenset({"orders"})).outcome(
+        request, NOW_US, NO_KEYS, TokenCache()
     )
     assert expected == ("absent" if found is None else found.refusal)
+
+
+def test_a_scheme_is_compared_as_ascii(provider, issuer):
+    other = dataclasses.replace(provider, place=Place(header="authorization", prefix="Token"))
+    for line, expected in (("To\u212aen {}", None), ("tOKEN {}", "good")):
+        headers = {"authorization": (line.format(issuer.token()),)}
+        request = Attributes(method="GET", target="/", host="a.example", headers=headers)
+        found = JwtSource(other, frozenset({"orders"})).outcome(request, NOW_US, NO_KEYS, TokenCache())
+        assert expected == (None if found is None else found.refusal or "good")
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "covers"),
+    [
+        (Place(header="a", prefix="Bearer"), Place(header="a", prefix="bearer"), True),
+        (Place(header="a", prefix="Bearer"), Place(header="a", prefix="DPoP"), False),
+        (Place(header="a"), Place(header="a", prefix="Bearer"), True),
+        (Place(header="a", prefix="Bearer"), Place(header="a"), False),
+        (Place(header="a"), Place(header="b"), False),
+        (Place(cookie="a"), Place(cookie="a"), True),
+        (Place(cookie="a"), Place(query="a"), False),
+        (Place(cookie="a"), Place(cookie="A"), False),
+    ],
+)
+def test_one_place_covers_another(above, below, covers):
+    assert covers == above.covers(below)
 
 
 def test_a_provider_without_keys_cannot_say_invalid(provider, issuer):
@@ -304,7 +380,7 @@ def test_a_provider_without_keys_cannot_say_invalid(provider, issuer):
 def test_a_verified_token_is_verified_once(provider, issuer, monkeypatch):
     cache, token = TokenCache(), issuer.token()
     first = outcome(provider, token, cache=cache)
-    monkeypatch.setattr("authz.identity.credentials.verified", None)
+    monkeypatch.setattr("authz.identity.tokens.verified", None)
     assert first == outcome(provider, token, cache=cache)
 
 
@@ -331,9 +407,82 @@ def test_the_cache_is_bounded_in_bytes_and_forgets_the_least_recently_used(provi
     for token in (*tokens[:2], tokens[0], tokens[2]):
         outcome(provider, token, cache=cache)
     assert 2 == len(cache)
-    assert [True, False, True] == [cache.get(token, provider, NOW_US) is not None for token in tokens]
-    cache.get(tokens[0], provider, NOW_US + 10**10)
+    assert [True, False, True] == [
+        cache.get(token, provider, provider.keys, NOW_US) is not None for token in tokens
+    ]
+    cache.get(tokens[0], provider, provider.keys, NOW_US + 10**10)
     assert 1 == len(cache)
+
+
+def received(token):
+    """A request as Envoy sends it."""
+    message = external_auth_pb2.CheckRequest()
+    http = message.attributes.request.http
+    http.method, http.path, http.host = "GET", "/", "a.example"
+    http.header_map.headers.add(key="authorization", raw_value=f"Bearer {token}".encode())
+    return wire.attributes(message.SerializeToString())
+
+
+TIMES = st.none() | st.integers(-30, 30)
+
+
+@given(
+    exp=st.integers(-30, 30), iat=TIMES, nbf=TIMES, now=st.lists(st.integers(-60, 60), min_size=2, max_size=4),
+    leeway=st.integers(0, 5), longest=st.integers(1, 40), audiences=st.lists(st.sampled_from("ab"), min_size=4),
+)  # fmt: skip
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_kept_of_a_line_says_what_looking_at_it_says(
+    provider, issuer, exp, iat, nbf, now, leeway, longest, audiences
+):
+    """Whatever came before, and however clocks go: times, audience, key set and settings count on each use."""
+    claims = {"exp": exp, "iat": iat, "nbf": nbf}
+    times = {name: ... if at is None else NOW_S + at for name, at in claims.items()}
+    line = received(issuer.token(**times, aud="a"))
+    judge = dataclasses.replace(provider, leeway_us=leeway * 10**6, max_lifetime_us=longest * 10**6)
+    cache = TokenCache()
+    for at, audience in zip(now, audiences, strict=False):
+        source = JwtSource(judge, frozenset({audience}))
+        now_us = NOW_US + at * 10**6
+        anew = source.outcome(line, now_us, NO_KEYS, TokenCache())
+        assert anew == source.outcome(line, now_us, NO_KEYS, cache)
+
+
+@pytest.mark.parametrize("change", [{"name": "other"}, {"generation": "g2"}])
+def test_cve_2026_33496_a_line_is_good_for_its_provider_and_settings_only(provider, issuer, change):
+    cache, line = TokenCache(), received(issuer.token())
+    assert JwtSource(provider, frozenset({"orders"})).outcome(line, NOW_US, NO_KEYS, cache).identity
+    other = JwtSource(
+        dataclasses.replace(provider, issuer="https://other.example", **change), frozenset({"orders"})
+    )
+    assert "credentials.invalid" == other.outcome(line, NOW_US, NO_KEYS, cache).refusal
+
+
+def test_a_line_is_not_good_with_other_keys(provider, issuer):
+    cache, line = TokenCache(), received(issuer.token())
+    assert JwtSource(provider, frozenset({"orders"})).outcome(line, NOW_US, NO_KEYS, cache).identity
+    strange = key_set([issuer.jwk(issuer.ec, kid="ec")], ["ES256"])[0]
+    other = JwtSource(dataclasses.replace(provider, keys=strange), frozenset({"orders"}))
+    assert "credentials.invalid" == other.outcome(line, NOW_US, NO_KEYS, cache).refusal
+
+
+def test_a_line_that_is_known_costs_no_look_at_the_token(provider, issuer, monkeypatch):
+    cache, line, source = TokenCache(), received(issuer.token()), JwtSource(provider, frozenset({"orders"}))
+    first = source.outcome(line, NOW_US, NO_KEYS, cache)
+    monkeypatch.setattr("authz.identity.tokens.credentials", None)
+    assert first is source.outcome(line, NOW_US, NO_KEYS, cache)
+
+
+def test_what_is_kept_of_lines_is_bounded_too(provider, issuer):
+    cache, token = TokenCache(max_bytes=3 * TokenCache.ENTRY_BYTES), issuer.token()
+    for number in range(9):
+        cache.put_outcome(
+            str(number).encode(),
+            provider,
+            frozenset(),
+            provider.keys,
+            verified(token, provider, provider.keys),
+        )
+    assert 3 == len(cache)
 
 
 def test_a_token_that_is_no_good_is_not_kept(provider):
@@ -426,3 +575,246 @@ def test_a_key_that_was_handed_over_verifies_what_it_did_before(algorithm):
     assert handed.generation == keys.generation
     assert key.verifies(algorithm, b"message", signature)
     assert not key.verifies(algorithm, b"massage", signature)
+
+
+# -- what went wrong elsewhere ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "iss", ["https://idp.example.co", "https://idp.example.com.evil", "", "h", "https://idp.example.com ", "HTTPS://idp.example.com", ["https://idp.example.com"], {"https://idp.example.com": 1}, None]
+)  # fmt: skip
+def test_cve_2024_53861_an_issuer_is_its_whole_text(provider, issuer, iss):
+    header = {"alg": "RS256", "typ": "JWT", "kid": "rsa"}
+    token = jwt.PyJWS().encode(json.dumps(issuer.claims(iss=iss)).encode(), issuer.rsa, "RS256", header)
+    assert "credentials.invalid" == outcome(provider, token).refusal
+
+
+def public_texts(issuer):
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = issuer.rsa.public_key()
+    return [
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        b"\n" + public.public_bytes(Encoding.PEM, PublicFormat.PKCS1),
+        public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        issuer.ec.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        json.dumps(issuer.jwk(issuer.rsa), indent=2).encode(),
+    ]
+
+
+@pytest.mark.parametrize("text", range(5))
+def test_cve_2022_29217_and_2026_48526_what_everybody_knows_is_no_secret(issuer, text):
+    jwk = {"kty": "oct", "k": b64(public_texts(issuer)[text])}
+    assert "the secret is the text of a key that others know" == jwks_refusal(jwk, ["HS256"])
+
+
+@pytest.mark.parametrize("text", range(5))
+@pytest.mark.parametrize("kid", ["rsa", "ec"])
+def test_cve_2024_37568_a_public_key_makes_no_hmac_that_a_provider_of_public_keys_takes(
+    provider, issuer, text, kid
+):
+    import hashlib
+    import hmac
+
+    signed = f"{b64({'alg': 'HS256', 'typ': 'JWT', 'kid': kid})}.{b64(issuer.claims())}"
+    signature = hmac.new(public_texts(issuer)[text], signed.encode(), hashlib.sha256).digest()
+    assert "credentials.invalid" == outcome(provider, f"{signed}.{b64(signature)}").refusal
+
+
+@pytest.mark.parametrize(
+    ("kid", "alg"), [("rsa", "ES256"), ("ec", "RS256"), ("ed", "ES256"), ("rsa", "PS256"), ("rsa", "RS512")]
+)
+def test_ghsa_jq35_7prp_9v3f_the_algorithm_is_the_keys_not_the_tokens(issuer, provider, kid, alg):
+    names = ["RS256", "RS512", "PS256", "ES256", "EdDSA"]
+    keys, _ = key_set(issuer.jwks["keys"], names)
+    all_of_them = dataclasses.replace(provider, algorithms=frozenset(names), keys=keys)
+    signer = {"ES256": issuer.ec}.get(alg, issuer.rsa)
+    token = issuer.token(signer, algorithm=alg, headers={"kid": kid})
+    assert "no key fits `kid` and `alg`" == outcome(all_of_them, token).detail
+
+
+def test_cve_2026_48525_nothing_of_an_unencoded_payload_is_decoded(provider, issuer, monkeypatch):
+    from authz.identity import jwt as front
+
+    decoded = []
+    monkeypatch.setattr(
+        front, "urlsafe_b64decode", lambda text: decoded.append(text) or base64.urlsafe_b64decode(text)
+    )
+    head = b64({"alg": "RS256", "typ": "JWT", "kid": "rsa", "b64": False, "crit": ["b64"]})
+    assert "credentials.invalid" == outcome(provider, f"{head}.{'A' * 4000}.AAAA").refusal
+    assert 1 == len(decoded)
+
+
+def test_a_token_over_the_bound_is_not_looked_at(provider, issuer, monkeypatch):
+    monkeypatch.setattr("authz.identity.jwt.urlsafe_b64decode", None)
+    token = issuer.token(pad="x" * 8192)
+    assert "longer than 8 KiB" == outcome(provider, token).detail
+
+
+@pytest.mark.parametrize("form", ["{t}", "{h}.{p}", "{h}.{p}.{s}", "{t}A", "{h}.{p}.AAAA"])
+@pytest.mark.parametrize("size", [0, 200_000])
+def test_cve_2025_65015_no_message_holds_anything_of_a_token(provider, issuer, form, size):
+    token = issuer.token(headers={"kid": "kid-secret"}, pad="pad-secret" + "x" * size)
+    head, payload, signature = token.split(".")
+    found = outcome(provider, form.format(t=token, h=head, p=payload, s=signature))
+    assert found.identity is None
+    assert len(repr(found)) < 300
+    assert not any(
+        part[:12] in repr(found) for part in (head, payload, signature, "kid-secret", "pad-secret")
+    )
+
+
+def test_a_jwe_is_refused(provider):
+    found = outcome(
+        provider, ".".join([b64({"alg": "dir", "enc": "A256GCM", "kid": "rsa"}), "", "AAAA", "AAAA", "AAAA"])
+    )
+    assert ("credentials.invalid", "not the compact form of a JWS") == (found.refusal, found.detail)
+
+
+REMOTE = Remote("corp", "https://idp.example.com", ("RS256", "ES256", "EdDSA"), 1, 1)
+
+
+def test_cve_2026_31837_without_fetched_keys_no_token_is_good_and_none_is_invalid(provider, issuer):
+    remote = dataclasses.replace(provider, keys=None, remote=REMOTE)
+    others, _ = key_set(issuer.jwks["keys"], ["RS256"])
+    for keys in ({}, {"corp": others}, {REMOTE.id: key_set([], ["RS256"])[0]}):
+        for token in (issuer.token(), "x", issuer.token(headers={"kid": "other"})):
+            found = outcome(remote, token, keys=keys)
+            assert ("provider.no_keys", REMOTE.id) == (found.refusal, found.wants)
+
+
+def test_cve_2026_48524_only_a_token_that_names_an_unknown_key_wants_others(provider, issuer):
+    remote = dataclasses.replace(provider, keys=None, remote=REMOTE)
+    keys = {REMOTE.id: provider.keys}
+    assert outcome(remote, issuer.token(), keys=keys).identity is not None
+    unknown = outcome(remote, issuer.token(headers={"kid": "new"}), keys=keys)
+    assert ("credentials.invalid", REMOTE.id) == (unknown.refusal, unknown.wants)
+    for token in (
+        "a.b.c",
+        unnamed(issuer),
+        issuer.token()[:-4] + "AAAA",
+        issuer.token(headers={"kid": "ec"}),
+    ):
+        assert ("credentials.invalid", "") == (
+            outcome(remote, token, keys=keys).refusal,
+            outcome(remote, token, keys=keys).wants,
+        )
+    assert (
+        "" == outcome(provider, issuer.token(headers={"kid": "new"})).wants
+    )  # its keys come with the documents
+
+
+def test_an_unknown_key_is_one_named_error(provider, issuer):
+    with pytest.raises(UnknownKey):
+        verified(issuer.token(headers={"kid": "new"}), provider, provider.keys)
+
+
+def test_other_keys_of_a_provider_make_its_tokens_anew(provider, issuer, monkeypatch):
+    remote, cache, token = (
+        dataclasses.replace(provider, keys=None, remote=REMOTE),
+        TokenCache(),
+        issuer.token(),
+    )
+    assert outcome(remote, token, cache=cache, keys={REMOTE.id: provider.keys}).identity is not None
+    rotated, _ = key_set([issuer.jwk(rsa.generate_private_key(65537, 2048), kid="rsa")], ["RS256"])
+    assert (
+        "the signature is not the key's"
+        == outcome(remote, token, cache=cache, keys={REMOTE.id: rotated}).detail
+    )
+
+
+def test_cve_2021_32701_a_cached_token_needs_the_scopes_of_each_rule(policy, ask, issuer):
+    policies = policy("""
+        identity: [{jwt: {provider: corp}}]
+        rules:
+          - {id: read, methods: [GET], scopes: [orders:read], allow: {}}
+          - {id: write, methods: [POST], scopes: [orders:write], allow: {}}
+        """)
+    cache, headers = TokenCache(), {"authorization": f"Bearer {issuer.token(scope='orders:read')}"}
+    answers = [ask(policies, line, headers, cache=cache).reason for line in ("GET /", "POST /", "GET /")]
+    assert ["rule", "scope.missing", "rule"] == answers
+
+
+@pytest.mark.parametrize("bad", ["x", "", "a.b.c"])
+@pytest.mark.parametrize("more", [{}, {"x-jwt": "{good}"}])
+def test_a_bad_token_never_falls_through_to_the_next_source(load, ask, corp, issuer, bad, more):
+    second = json.loads(corp)
+    second["metadata"]["name"] = "second"
+    second["spec"]["from"] = {"header": "x-jwt"}
+    policies = load(f"""
+apiVersion: edgekeeper/v1
+kind: Policy
+metadata: {{name: api}}
+spec:
+  hosts: [a.example]
+  identity: [{{jwt: {{provider: corp}}}}, {{jwt: {{provider: second}}}}, {{anonymous: {{}}}}]
+  rules: [{{id: a, identity: [jwt, anonymous], allow: {{}}}}]
+---
+{corp}
+---
+{json.dumps(second)}
+""")
+    headers = {"authorization": f"Bearer {bad}"} | {name: issuer.token() for name in more}
+    decision = ask(policies, headers=headers)
+    assert ("deny", "credentials.invalid", 401) == (decision.effect, decision.reason, decision.answer.status)
+    assert "allow" == ask(policies, headers={name: issuer.token() for name in more}).effect
+
+
+# -- oracles ----------------------------------------------------------------------------------------------------------
+
+
+def of_pyjwt(token, issuer, algorithm):
+    key = {"RS256": issuer.rsa, "ES256": issuer.ec, "EdDSA": issuer.ed}[algorithm].public_key()
+    off = dict.fromkeys(
+        ["verify_exp", "verify_aud", "verify_iat", "verify_nbf", "verify_iss", "verify_sub", "verify_jti"],
+        False,
+    )
+    try:
+        return jwt.decode(token, key, algorithms=[algorithm], options=off)
+    except jwt.PyJWTError:
+        return None
+
+
+def of_joserfc(token, issuer, algorithm):
+    try:
+        keys = JoserfcKeySet.import_key_set(issuer.jwks)
+        return json.loads(joserfc_jws.deserialize_compact(token, keys, algorithms=[algorithm]).payload)
+    except (JoseError, ValueError, KeyError):
+        return None
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+CHANGES = st.one_of(
+    st.none(),
+    st.tuples(st.integers(0, 2000), st.sampled_from("AZaz09-_.=+/ \n")),
+)
+
+
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
+@given(
+    st.sampled_from(["RS256", "ES256", "EdDSA"]),
+    st.dictionaries(st.sampled_from(["x", "y", "groups"]), VALUES),
+    CHANGES,
+)
+@settings(max_examples=150, deadline=None)
+def test_a_token_that_is_taken_is_taken_by_pyjwt_and_by_joserfc_with_the_same_claims(
+    provider, issuer, algorithm, more, change
+):
+    key = {"RS256": issuer.rsa, "ES256": issuer.ec, "EdDSA": issuer.ed}[algorithm]
+    token = issuer.token(key, algorithm=algorithm, **more)
+    if change is not None:
+        place = change[0] % (len(token) + 1)
+        token = token[:place] + change[1] + token[place + 1 :]
+    found = outcome(provider, token).identity
+    others = of_pyjwt(token, issuer, algorithm), of_joserfc(token, issuer, algorithm)
+    if found is not None:
+        assert (found.claims, found.claims) == others
+    elif change is None:
+        assert (None, None) == others

@@ -1,6 +1,8 @@
 """The handler: an explicit answer, whatever happens."""
 
+import asyncio
 import logging
+import re
 
 import pytest
 from google.protobuf.json_format import MessageToDict
@@ -9,10 +11,12 @@ from hypothesis import strategies as st
 
 from authz.__main__ import SERVICE, application
 from authz.config import AuthzSection
+from authz.decision import Decision
+from authz.identity import Outcome
 from authz.policy import Policies
-from authz.service import CHECK
+from authz.service import CHECK, Authorization
 from edgekeeper.rpc import Call
-from edgekeeper.service import Runtime, Snapshot
+from edgekeeper.service import Component, Runtime, Snapshot
 from edgekeeper.testing import ManualClock
 from protos.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
@@ -63,10 +67,11 @@ async def test_a_check_is_answered_with_metadata_and_counted(policy, served):
     said = MessageToDict(answer.dynamic_metadata)
     assert (0, "get", "allow", "/a/b") == (answer.status.code, said["rule"], said["effect"], said["path"])
     await ask(app, request("POST"))
-    assert {("api", "get", "allow", "rule"): 1, ("api", "", "deny", "default"): 1} == samples(
-        runtime, "edgekeeper_authz_decisions_total"
-    )
-    assert {("api", "shadow", "deny"): 1} == samples(runtime, "edgekeeper_authz_shadow_total")
+    assert {
+        ("api", "get", "allow", "rule", "enforce"): 1,
+        ("api", "", "deny", "default", "enforce"): 1,
+    } == samples(runtime, "edgekeeper_authz_decisions_total")
+    assert {("api", "shadow", "deny", "deny", "rule"): 1} == samples(runtime, "edgekeeper_authz_shadow_total")
 
 
 async def test_the_ids_of_decisions_differ_and_sort_by_time(policy, served):
@@ -123,7 +128,9 @@ async def test_an_exception_anywhere_is_an_explicit_denial(policy, served, monke
         MessageToDict(answer.dynamic_metadata)["reason"],
     )
     assert b"s3cret" not in answer.SerializeToString()
-    assert {("", "", "deny", "policy.error"): 1} == samples(runtime, "edgekeeper_authz_decisions_total")
+    assert {("", "", "deny", "policy.error", "enforce"): 1} == samples(
+        runtime, "edgekeeper_authz_decisions_total"
+    )
     # what a client can cause has a kind, by which the shell keeps it to one a second
     assert [("decision_failed", "RuntimeError")] == [(each.kind, each.error) for each in caplog.records]
 
@@ -223,3 +230,177 @@ async def test_an_allowance_always_names_the_rule_that_fired(
     else:
         assert "deny" == said["effect"]
         assert answer.denied_response.status.code >= 400
+
+
+# -- the log, and the keys that are fetched ---------------------------------------------------------------------------
+
+
+class Part:
+    """A log, or key sets, that remembers what it was told."""
+
+    def __init__(self, fails=False):
+        self.told, self.fails, self.current = [], fails, {}
+
+    async def start(self):
+        self.told.append("start")
+
+    async def stop(self):
+        self.told.append("stop")
+
+    def components(self):
+        return {"part": Component(ready=True, detail=str(len(self.told)))}
+
+    def note(self, decision, attributes, elapsed_us):
+        self.told.append(("note", decision.rule, decision.reason, attributes is not None, elapsed_us >= 0))
+
+    async def require(self, decision, attributes, elapsed_us):
+        self.told.append(("require", decision.rule))
+        if self.fails:
+            raise OSError("disk full")
+
+    def want(self, provider):
+        self.told.append(("want", provider))
+
+
+AUDITED = """
+rules:
+  - {id: must, paths: [/must], allow: {audit: required, metadata: {k: v}}}
+  - {id: never, paths: [/never], deny: {}}
+  - {id: may, allow: {}}
+"""
+LOGGED = {"decision_log": {"file": {"path": "/tmp/decisions.ndjson"}}}
+
+
+@pytest.fixture
+def parts(policy, tmp_path):
+    def make(log=None, key_sets=None, spec=AUDITED):
+        runtime = Runtime(state=tmp_path, clock=ManualClock(), log=logging.getLogger("edgekeeper.test"))
+        snapshot = Snapshot(policy(spec, **LOGGED))
+        return Authorization(
+            runtime, snapshot, instance="i", cannot_decide_is_error=True, decision_log=log, key_sets=key_sets
+        )
+
+    return make
+
+
+async def test_every_decision_is_noted_once(parts):
+    log = Part()
+    app = parts(log)
+    for path in ("/may", "/never", "/must"):
+        await app.check(request(path=path), Call())
+    await app.check(b"", Call())
+    assert [
+        ("note", "may", "rule", True, True),
+        ("note", "never", "rule", True, True),
+        ("require", "must"),
+        ("note", "", "request.not_http", False, True),
+    ] == log.told
+
+
+async def test_a_call_that_is_shed_is_on_record_and_no_decision_took_its_time(parts):
+    log = Part()
+    (method,) = parts(log).methods
+    assert "overload" == MessageToDict(CheckResponse.FromString(method.shed()).dynamic_metadata)["reason"]
+    assert [("note", "", "overload", False, True)] == log.told
+
+
+async def test_a_log_that_fails_changes_nothing_for_a_call_that_is_shed(parts):
+    class Broken(Part):
+        def note(self, decision, attributes, elapsed_us):
+            raise RuntimeError
+
+    (method,), (other,) = parts(Broken()).methods, parts().methods
+    assert other.shed() == method.shed()
+
+
+async def test_a_decision_that_failed_is_on_record_under_its_id_and_generation(parts, monkeypatch):
+    class Kept(Part):
+        def note(self, decision, attributes, elapsed_us):
+            self.told.append(decision)
+
+    log = Kept()
+    app = parts(log)
+    monkeypatch.setattr("authz.wire.response", lambda _: 1 / 0)
+    await app.check(request(path="/may"), Call())
+    (decision,) = log.told
+    assert ("deny", "policy.error") == (decision.effect, decision.reason)
+    assert re.fullmatch(r"[0-9a-f]{13}-i-1", decision.decision_id)
+    assert decision.generation == app.components()["policies"].detail.rpartition(" ")[2]
+
+
+async def test_an_allowance_that_must_be_logged_and_cannot_be_is_an_explicit_503(parts):
+    log = Part(fails=True)
+    answer = await ask(parts(log), request(path="/must"))
+    said = MessageToDict(answer.dynamic_metadata)
+    assert (14, "denied_response", 503) == (
+        answer.status.code, answer.WhichOneof("http_response"), answer.denied_response.status.code,
+    )  # fmt: skip
+    assert ("deny", "audit.unavailable", "api", "must", None) == (
+        said["effect"], said["reason"], said["policy"], said["rule"], said.get("k"),
+    )  # fmt: skip
+    assert ("note", "must", "audit.unavailable", True, True) == log.told[-1]
+
+
+async def test_a_wait_for_the_log_that_is_cut_off_is_no_answer(parts):
+    class Slow(Part):
+        async def require(self, decision, attributes, elapsed_us):
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await parts(Slow()).check(request(path="/must"), Call())
+
+
+async def test_a_log_that_fails_to_note_changes_no_answer(parts, caplog):
+    class Broken(Part):
+        def note(self, decision, attributes, elapsed_us):
+            raise RuntimeError
+
+    assert 0 == (await ask(parts(Broken()), request(path="/may"))).status.code
+    assert ["not_counted"] == [each.kind for each in caplog.records]
+
+
+async def test_a_key_that_is_not_here_is_asked_for_and_keys_are_read_once(parts, monkeypatch):
+    keys = Part()
+    app = parts(key_sets=keys)
+    seen = []
+
+    def decided(*_, keys, **__):
+        seen.append(keys)
+        outcome = Outcome("jwt", refusal="provider.no_keys", wants="corp-keys")
+        return Decision(reason="provider.no_keys", outcome=outcome)
+
+    monkeypatch.setattr("authz.service.decide", decided)
+    await app.check(request(), Call())
+    assert ([("want", "corp-keys")], [keys.current]) == (keys.told, seen)
+
+
+async def test_what_runs_beside_the_decisions_starts_stops_and_is_part_of_readiness(parts):
+    log = Part()
+    app = parts(log)
+    await app.start()
+    await app.stop()
+    assert (["start", "stop"], {"policies", "part"}) == (log.told, set(app.components()))
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_bytes_give_a_message_with_an_explicit_status(policy, served, message):
+    if not hasattr(served, "any"):
+        served.any = served(policy(RULES))[0]
+    answer = await ask(served.any, message)
+    assert answer.HasField("status")
+    assert (answer.status.code == 0) == (MessageToDict(answer.dynamic_metadata)["effect"] == "allow")
+
+
+@given(st.binary(max_size=8), st.integers(0, 200), st.integers(0, 8))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_damage_gives_a_message_with_an_explicit_status_and_ok_only_with_a_rule(
+    policy, served, damage, at, cut
+):
+    if not hasattr(served, "damaged"):
+        served.damaged = served(policy(RULES))[0]
+    whole = request(accept="a", authorization="Bearer " + "x" * 150)
+    answer = await ask(served.damaged, whole[:at] + damage + whole[at + cut :])
+    said = MessageToDict(answer.dynamic_metadata)
+    assert answer.HasField("status")
+    assert (answer.status.code == 0) == (said["effect"] == "allow") == (said["rule"] == "get")

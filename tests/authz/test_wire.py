@@ -243,7 +243,7 @@ def test_the_metadata_is_what_the_formats_say():
 def test_an_answer_made_at_load_is_the_same_answer():
     for answer in (Allowed(remove=("a",)), Denied(401, (("a", "b"),), "c")):
         sealed = type(answer)(
-            *[getattr(answer, name) for name in answer.__slots__[:-1]], encoded=wire.answer(answer)
+            *[getattr(answer, name) for name in answer.__struct_fields__[:-1]], encoded=wire.answer(answer)
         )
         assert wire.response(Decision(answer=answer, rule="r")) == wire.response(
             Decision(answer=sealed, rule="r")

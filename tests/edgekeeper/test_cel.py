@@ -287,3 +287,22 @@ def test_an_environment_that_is_read_back_is_shared_for_as_long_as_it_is_used():
     gone = weakref.ref(one._environment)
     del one, other
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("source", "used"),
+    [
+        ("m['a'] == 'b'", {("m", "a")}),
+        ("m.a == 'b' && has(m.c)", {("m", "a"), ("m", "c")}),
+        ("'a' in m", {("m", "a")}),
+        ("m[?'a'].hasValue()", {("m", "a")}),
+        ("m[s] == 'b'", {("m", None), ("s", None)}),
+        ("size(m) > 1", {("m", None)}),
+        ("s.startsWith(m.a)", {("m", "a"), ("s", None)}),
+    ],
+)
+def test_what_an_expression_reads_is_told_by_variable_and_member(
+    source: str, used: set[tuple[str, str | None]]
+):
+    environment = Environment({"m": "map<string,string>", "s": "string"})
+    assert used == environment.compile(source).used()

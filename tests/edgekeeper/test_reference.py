@@ -77,8 +77,7 @@ def test_every_default_of_a_number_with_a_unit_is_written_with_it():
 def test_the_schema_of_documents_is_one_of_every_kind():
     known = services()["authz"].documents
     made = schema(known, "documents")
-    assert {"#/$defs/Policy", "#/$defs/Guardrail", "#/$defs/JwtProvider"} == {
-        each["$ref"] for each in made["oneOf"]
-    }
-    assert {"Policy", "Guardrail", "JwtProvider"} <= set(made["$defs"])
+    kinds = {"Policy", "Guardrail", "JwtProvider", "ApiKeySet", "IpSet", "PolicyTest"}
+    assert {f"#/$defs/{kind}" for kind in kinds} == {each["$ref"] for each in made["oneOf"]}
+    assert kinds <= set(made["$defs"])
     assert made["$schema"]

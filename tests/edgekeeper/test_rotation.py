@@ -105,3 +105,14 @@ def test_a_scratch_file_is_abandoned_once_its_source_is_gone():
     assert [] == names.abandoned([*FOREIGN, scratch, source])
     assert [scratch] == names.abandoned([*FOREIGN, scratch])
     assert [] == names.surplus([scratch], 1) + names.plain([scratch])
+
+
+def test_rotated_files_are_named_oldest_first_and_nothing_else_is():
+    names = [
+        "a.20260802T000000.000000Z.ndjson",
+        "a.20260801T000000.000000Z.ndjson.zst",
+        "a.ndjson",
+        "b.20260801T000000.000000Z.ndjson",
+        "a.ndjson.1",
+    ]
+    assert [names[1], names[0]] == Names("a.ndjson").rotated(names)

@@ -65,6 +65,13 @@ def test_the_files_of_a_directory_are_its_visible_yaml_sorted_and_also_those_bel
     assert want == DiskSources().yaml_files(str(tmp_path))
 
 
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path):
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "gone")
+    (found,) = DiskSources().yaml_files(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: No such file or directory"):
+        DiskSources().read(found)
+
+
 def test_a_file_stands_for_itself_whatever_its_name(tmp_path: Path):
     (tmp_path / ".limits").write_bytes(b"")
     assert (str(tmp_path / ".limits"),) == DiskSources().yaml_files(str(tmp_path / ".limits"))

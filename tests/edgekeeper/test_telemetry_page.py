@@ -53,7 +53,7 @@ def test_the_paths_are_those_of_the_admin_address():
 
     admin = Admin(Address(path="/x"), Overview(SimpleNamespace(), Registry(), none))
     served = {route.resource.canonical for route in admin._reading().router.routes()}
-    assert served == set(re.findall(r"^\| `(/\w+)` \|", PAGE, re.MULTILINE))
+    assert served == set(re.findall(r"^\| `(/[\w/{}]+)` \|", PAGE, re.MULTILINE))
 
 
 def test_the_bounds_are_those_of_the_histograms():

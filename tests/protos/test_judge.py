@@ -11,7 +11,8 @@ from google.protobuf.descriptor import FieldDescriptor
 ROOT = Path(__file__).resolve().parents[2]
 JUDGE = ROOT / ".venv/judge/bin/python"
 MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(ROOT.glob("protos/**/*_pb2.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted(ROOT.glob("protos/envoy/**/*_pb2.py"))
 ]
 
 # What we declare and xds-protos does not know yet: the Envoy version that brought it, and the test that proves it

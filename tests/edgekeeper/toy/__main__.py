@@ -14,7 +14,7 @@ from typing import Any, Literal
 import click
 
 from edgekeeper.config import Many, Model, Place, validated
-from edgekeeper.errors import ConfigError
+from edgekeeper.errors import ConfigError, OperatorError
 from edgekeeper.rpc import Call, Method, UnaryMethod
 from edgekeeper.service import Component, Runtime, Section, Service, Snapshot
 from edgekeeper.yaml import parse
@@ -127,6 +127,19 @@ def build(section: ToySection, sources: Any) -> Generation:
     return Generation(sources.record().digest(), "+".join(words).encode())
 
 
+def words(application: Application, parameters: Mapping[str, str]) -> object:
+    """Answer an operator: what serves, and how much was asked."""
+    if "refuse" in parameters:
+        raise OperatorError("the toy refuses")
+    if "fail" in parameters:
+        raise ValueError(parameters["fail"])
+    if "block" in parameters:
+        select.select([], [], [], float(parameters["block"]))
+    current = application._snapshot.current
+    letters = {name: len(value) for name, value in parameters.items()}
+    return {"pid": os.getpid(), "words": current.words.decode(), "letters": letters}
+
+
 def _fail(section: ToySection, where: str) -> None:
     if section.fail_in == where:
         raise ValueError(CANARY)
@@ -140,6 +153,7 @@ SERVICE = Service(
     application=Application,
     commands=click.Group(name=NAME, help=f"Play.\n\n\b\nExample:  edgekeeper {NAME}"),
     documents={f"{NAME}_greeting": Greeting},
+    asks={"words": words},
 )
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""The files of a decision log, read: plain or compressed, a line at a time, with bounded memory. Edge: files."""
+
+import contextlib
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from authz.decision_record import MAX_LINE_BYTES, SCHEMA
+from edgekeeper.errors import OperatorError
+from edgekeeper.rotation import Names
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["Lines", "files_of", "found"]
+
+_BLOCK_BYTES: Final = 1 << 20
+_ZSTD, _GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
+_BROKEN: Final = (EOFError, OSError, zlib.error, zstd.ZstdError)
+"""What a compressed file that ends early, or is none, raises."""
+
+
+class Lines:
+    """The records of one file, from its beginning; `torn` counts lines that are no JSON, `foreign` other schemas."""
+
+    def __init__(self, path: str) -> None:
+        """Take the file at `path`; `-` is standard input.
+
+        Raises:
+            OperatorError: Operator error: it cannot be opened.
+        """
+        self.torn = self.foreign = 0
+        self._open = _opener(path)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self._open() as file:
+            for line in self._lines(file):
+                record = _record(line)
+                if record is None:
+                    self.torn += 1
+                elif record.get("schema") != SCHEMA:
+                    self.foreign += 1
+                else:
+                    yield record
+
+    def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
+        while True:
+            try:
+                line = file.readline(MAX_LINE_BYTES + 1)
+            except _BROKEN:
+                self.torn += 1
+                return
+            if not line:
+                return
+            if line.endswith(b"\n") or len(line) <= MAX_LINE_BYTES:
+                yield line
+            else:
+                self.torn += 1
+                _skip(file)
+
+
+def _skip(file: IO[bytes]) -> None:
+    """Go to the end of a line that is longer than any of ours."""
+    with contextlib.suppress(*_BROKEN):
+        while (rest := file.readline(_BLOCK_BYTES)) and not rest.endswith(b"\n"):
+            pass
+
+
+def files_of(path: str) -> list[str]:
+    """Return the files of the log at `path`: itself and what was rotated of it, the newest first."""
+    place = Path(path)
+    try:
+        there = os.listdir(place.parent)  # noqa: PTH208 - names are wanted
+    except OSError:
+        return []
+    own = [place.name] if place.name in there else []
+    return [str(place.with_name(name)) for name in [*own, *reversed(Names(place.name).rotated(there))]]
+
+
+def found(path: str, decision_id: str) -> dict[str, Any] | None:
+    """Return the newest record of the decision in the file at `path`; None: there is none.
+
+    A plain file is read from its end, a compressed one as a whole.
+
+    Raises:
+        OperatorError: Operator error: it cannot be opened.
+    """
+    wanted, last = f'"{decision_id}"'.encode(), None
+    with _opener(path)() as file:
+        if isinstance(file, gzip.GzipFile | zstd.ZstdFile):
+            for block in _forwards(file):
+                last = _last(block, wanted, decision_id) or last
+            return last
+        return next((hit for block in _backwards(file) if (hit := _last(block, wanted, decision_id))), None)
+
+
+def _last(block: bytes, wanted: bytes, decision_id: str) -> dict[str, Any] | None:
+    """Return the last record of the decision in a block of whole lines."""
+    end = len(block)
+    while (at := block.rfind(wanted, 0, end)) >= 0:
+        begin = block.rfind(b"\n", 0, at) + 1
+        stop = block.find(b"\n", at)
+        record = _record(block[begin : stop if stop >= 0 else len(block)])
+        if record is not None and record.get("schema") == SCHEMA and record.get("decision_id") == decision_id:
+            return record
+        end = begin
+    return None
+
+
+def _forwards(file: gzip.GzipFile | zstd.ZstdFile) -> Iterator[bytes]:
+    """Yield the file in blocks of whole lines."""
+    rest = b""
+    try:
+        while block := file.read(_BLOCK_BYTES):
+            head, newline, tail = (rest + block).rpartition(b"\n")
+            yield head + newline
+            rest = tail if len(tail) <= MAX_LINE_BYTES else b""
+    except _BROKEN:
+        pass  # it is being written, or was torn: what came before counts
+    yield rest
+
+
+def _backwards(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the file in blocks of whole lines, the last one first."""
+    at, rest = file.seek(0, os.SEEK_END), b""
+    while at > 0:
+        size = min(_BLOCK_BYTES, at)
+        at -= size
+        file.seek(at)
+        block = file.read(size) + rest
+        head, newline, tail = block.partition(b"\n") if at else (b"", b"", block)
+        yield tail
+        rest = head + newline if len(head) <= MAX_LINE_BYTES else b""
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _opener(path: str) -> Callable[[], Any]:
+    """Return what opens the file.
+
+    Raises:
+        OperatorError: Operator error: it cannot be read.
+    """
+    if path == "-":
+        return lambda: contextlib.nullcontext(sys.stdin.buffer)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - as all the others
+            head = file.read(4)
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be read: {error.strerror}") from None
+    if head.startswith(_ZSTD):
+        return lambda: zstd.open(path, "rb")
+    return lambda: gzip.open(path, "rb") if head.startswith(_GZIP) else open(path, "rb")  # noqa: PTH123

@@ -1,0 +1,254 @@
+"""Answers before they are filled: made at load, and asked for the answer to one request.
+
+No value is repaired: what a header or a redirect cannot hold is an error, and so a denial. Pure: no I/O, no clock.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from authz.answers import MAX_VALUE_BYTES, Allowed, Denied, Encode, Header, for_caller, problem
+from authz.attributes import Attributes
+from authz.canonical import twin
+from authz.context import Context
+from authz.templates import JsonTemplate, Template
+from edgekeeper.cel import EvaluationError
+
+__all__ = ["AllowPlan", "DenyPlan", "Templates"]
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+# Spaces at the ends are no part of a value (RFC 9110 5.5): whoever reads it drops them, and ` root` becomes `root`. Some
+# drop what Unicode calls a space, as Go's TrimSpace.
+_PLAIN_VALUE: Final = re.compile(rf"[!-~](?:[ -~]{{0,{MAX_VALUE_BYTES - 2}}}[!-~])?\Z").match
+_BAD_URL: Final = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
+
+
+def _value(template: Template, context: Context) -> str:
+    """Return a header's value.
+
+    Raises:
+        EvaluationError: Operator error: there is none, or no header can hold it.
+    """
+    return _checked(template.text(context.activation), template)
+
+
+def _checked(text: str, template: Template) -> str:
+    if _CONTROL.search(text) or text != text.strip() or len(text.encode()) > MAX_VALUE_BYTES:
+        raise EvaluationError(
+            f"`{template.source}`: a header's value holds control characters, spaces at an end, or is too long"
+        )
+    return text
+
+
+def _parameter(template: Template, context: Context) -> str:
+    text = template.text(context.activation)
+    if _CONTROL.search(text):
+        raise EvaluationError("a query parameter holds control characters")
+    return quote(text, safe="")
+
+
+@dataclass(frozen=True)
+class DenyPlan:
+    """A denial before it is filled. `body` is None for the problem document of the status."""
+
+    status: int
+    headers: tuple[tuple[str, Template], ...] = ()
+    body: Template | JsonTemplate | None = None
+    redirect: Template | None = None
+    constant: Denied | None = None
+
+    def sealed(self, encode: Encode) -> "DenyPlan":
+        """Return the plan with its answer made and encoded, if that is the same for every request."""
+        templates = [template for _, template in self.headers]
+        constant = self.body is None or self.body.constant is not None
+        if not constant or any(template.constant is None for template in templates):
+            return self
+        denied = self._denied(lambda template: template.constant or "", lambda body: body.constant or "")
+        return replace(self, constant=msgspec.structs.replace(denied, encoded=encode(denied)))
+
+    def answer(self, context: Context, reason: str) -> Denied:
+        """Return the denial for this request.
+
+        Raises:
+            EvaluationError: Operator error: a hole has no value, or none that fits.
+            Unidentified: Client error: a hole names who calls, and that is not known.
+        """
+        request = context.request
+        if request.is_grpc:
+            return for_caller(problem(self.status), reason, request)
+        if self.redirect is not None and request.is_navigation:
+            return self._redirected(self.redirect, context)
+        return self.constant or self._denied(
+            lambda template: _value(template, context), lambda body: body.text(context.activation)
+        )
+
+    def _redirected(self, redirect: Template, context: Context) -> Denied:
+        location = redirect.text(context.escaped)
+        if _BAD_URL.search(location) or len(location) > MAX_VALUE_BYTES:
+            raise EvaluationError("the redirect is not a URL")
+        return Denied(302, (("location", location),))
+
+    def _denied(
+        self, value: Callable[[Template], str], text: Callable[[Template | JsonTemplate], str]
+    ) -> Denied:
+        headers = {name: value(template) for name, template in self.headers}
+        default = problem(self.status)
+        if self.body is None:
+            body, headers = default.body, dict(default.headers) | headers
+        else:
+            body = text(self.body)
+            type_ = "application/json" if isinstance(self.body, JsonTemplate) else "text/plain; charset=utf-8"
+            headers = {"content-type": type_} | headers
+        if self.status == 401:  # RFC 9110 11.6.1: a 401 says how to authenticate
+            headers = {"www-authenticate": "Bearer"} | headers
+        return Denied(self.status, tuple(headers.items()), body)
+
+
+Templates = tuple[tuple[str, Template], ...]
+
+
+@dataclass(frozen=True)
+class AllowPlan:
+    """An allowance before it is filled. `protected` are the twins of names that no client may speak for."""
+
+    set: Templates = ()
+    append: Templates = ()
+    remove: tuple[str, ...] = ()
+    response_set: Templates = ()
+    response_add: Templates = ()
+    query_set: Templates = ()
+    query_remove: tuple[str, ...] = ()
+    metadata: Templates = ()
+    protected: frozenset[str] = frozenset()
+    constant: Allowed | None = None
+    removed: tuple[str, ...] = ()
+    """The headers that are removed when each that is set has a value, and no name is unusual."""
+
+    plain: bool = False
+    """Whether it sets and removes headers of the request, and changes nothing else, as most do."""
+
+    holes: tuple[tuple[str, Template, str | None, str | None], ...] = field(
+        init=False, compare=False, repr=False
+    )
+    """`set`, each with what its template is: a constant, a lone hole, or neither."""
+
+    def __post_init__(self) -> None:
+        holes = tuple((name, each, each.constant, each.lone) for name, each in self.set)
+        object.__setattr__(self, "holes", holes)
+
+    def sealed(self, encode: Encode) -> "AllowPlan":
+        """Return the plan with its answer made and encoded, if that is the same for every usual request."""
+        changed = {name for name, _ in (*self.set, *self.append)}
+        more = (self.append, self.response_set, self.response_add, self.query_set, self.query_remove)
+        removed = tuple(sorted({*self.remove, *self.protected} - changed))
+        plan = replace(self, removed=removed, plain=not any(more))
+        filled = (*self.set, *self.response_set, *self.response_add, *self.query_set)
+        if self.append or any(template.constant is None for _, template in filled):
+            return plan
+        allowed = plan.filled(
+            lambda template: template.constant or "",
+            lambda template: quote(template.constant or "", safe=""),
+        )
+        return replace(plan, constant=msgspec.structs.replace(allowed, encoded=encode(allowed)))
+
+    def answer(self, context: Context) -> Allowed:
+        """Return the allowance for this request.
+
+        Raises:
+            EvaluationError: Operator error: a hole has no value, or none that fits.
+            Unidentified: Client error: a hole names who calls, and that is not known.
+        """
+        request = context.request
+        spelled = self._spelled(request.unusual) if request.unusual else ()
+        if self.plain and not spelled:
+            return self.constant or self._set(context)
+        written = self._written(request) if self.query_set or self.query_remove else ()
+        if self.constant is not None and not spelled and not written:
+            return self.constant
+        return self.filled(
+            lambda template: _value(template, context),
+            lambda template: _parameter(template, context),
+            spelled,
+            written,
+            context,
+        )
+
+    def _set(self, context: Context) -> Allowed:
+        """Return the allowance of a plain plan; an empty value is `filled`'s."""
+        headers: list[Header] = []
+        known: Any = context.values.get
+        for name, template, constant, lone in self.holes:
+            text: Any = constant
+            # most holes are a name, and most values plain: these need neither the engine nor what it costs
+            if lone is not None:
+                text = known(lone) or context.value(lone)
+                if type(text) is not str or not _PLAIN_VALUE(text):
+                    text = _value(template, context)
+            elif text is None:
+                text = _value(template, context)
+            if not text:
+                return self.filled(lambda each: _value(each, context), lambda _: "")
+            headers.append((name, text))
+        return Allowed(tuple(headers), self.removed)
+
+    def values(self, context: Context) -> dict[str, Any]:
+        """Return the rule's metadata.
+
+        Raises:
+            EvaluationError: Operator error: a hole has no value.
+            Unidentified: Client error: a hole names who calls, and that is not known.
+        """
+        found: dict[str, Any] = {}
+        for name, template in self.metadata:
+            lone = template.lone
+            value = template.constant if lone is None else context.value(lone)
+            if type(value) is not str or not value.isascii() or "\0" in value:
+                value = template.value(context.activation)
+            found[name] = value
+        return found
+
+    def _spelled(self, unusual: Iterable[str]) -> tuple[str, ...]:
+        """Return the request's own spellings of protected names that differ from the usual one."""
+        return tuple(name for name in unusual if twin(name) in self.protected)
+
+    def _written(self, request: Attributes) -> tuple[str, ...]:
+        """Return the request's own spellings of the parameters that we set or remove: Envoy does not decode names."""
+        ours = {*self.query_remove, *(name for name, _ in self.query_set)}
+        plain = {quote(name, safe="") for name in ours}
+        return tuple(raw for raw, name in request.query_names.items() if name in ours and raw not in plain)
+
+    def filled(
+        self,
+        value: Callable[[Template], str],
+        parameter: Callable[[Template], str],
+        spelled: tuple[str, ...] = (),
+        written: tuple[str, ...] = (),
+        context: Context | None = None,
+    ) -> Allowed:
+        headers = [(name, value(template)) for name, template in self.set]
+        for name, template in self.append:
+            own = context.request.headers.get(name, ()) if context is not None else ()
+            headers.append((name, _joined((*own, value(template)), template)))
+        removed = self.removed
+        # Envoy removes after it sets, so no name is in both; and what an empty value does to a header depends on its
+        # version, so that an empty one is no header
+        if spelled or not all(text for _, text in headers):
+            present = {name for name, text in headers if text}
+            removed = tuple(sorted({*removed, *spelled, *(name for name, _ in headers)} - present))
+            headers = [each for each in headers if each[1]]
+        return Allowed(
+            set=tuple(headers),
+            remove=removed,
+            response_set=tuple((name, value(template)) for name, template in self.response_set),
+            response_add=tuple((name, value(template)) for name, template in self.response_add),
+            query_set=tuple((quote(name, safe=""), parameter(template)) for name, template in self.query_set),
+            query_remove=(*(quote(name, safe="") for name in self.query_remove), *written),
+        )
+
+
+def _joined(values: tuple[str, ...], template: Template) -> str:
+    return _checked(",".join(value for value in values if value), template)

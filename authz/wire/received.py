@@ -1,0 +1,303 @@
+"""`CheckRequest` bytes to attributes, most of which stay bytes until somebody asks for them.
+
+A request has some twenty headers, and a decision looks at two or three: to make text of the others would cost more than
+all that is decided. So names are looked at in one pass, and values when they are asked for. Whatever is unusual (a name
+that came twice, a name with an upper-case letter or `_`, the map of headers) is read by protobuf as a whole.
+Pure: no I/O, no clock.
+"""
+
+import re
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from types import MappingProxyType
+from typing import Any, Final
+
+from google.protobuf import struct_pb2
+from google.protobuf.message import DecodeError
+
+from authz.attributes import Attributes, text_of
+from edgekeeper.errors import ClientError
+from protos.edgekeeper.view import check_pb2
+from protos.envoy.config.core.v3 import address_pb2, base_pb2
+
+__all__ = ["Malformed", "attributes"]
+
+Entries = dict[str | None, bytes]
+"""The encoded `HeaderValue`s of a request by their names; None stands for any that are unusual."""
+
+
+class Malformed(ClientError):  # noqa: N818 - reads as a sentence
+    """Client error: the bytes are no CheckRequest, or it does not speak of an HTTP request."""
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def attributes(request: bytes) -> Attributes:
+    """Return what a `CheckRequest` says, in either form of its headers.
+
+    Raises:
+        Malformed: Client error: the bytes are no such message, or it has no HTTP request (a TCP filter's).
+    """
+    try:
+        context = check_pb2.CheckRequest.FromString(request).attributes
+    except DecodeError:
+        raise Malformed("not a CheckRequest") from None
+    http = context.request.http
+    lines = http.header_map.headers[:]
+    try:
+        # the head of an entry is its name behind a tag and a length
+        entries: Entries = {_known(line[: line[1] + 2]): line for line in lines}
+        if None in entries:
+            entries = {_learnt(line[: line[1] + 2]): line for line in lines}
+    except IndexError:
+        return _exact(context)
+    if not lines or None in entries or len(entries) != len(lines):
+        return _exact(context)
+    received = _new(_Received)
+    # all at once, which costs a third of seven assignments
+    values = {
+        "method": http.method or _pseudo(entries, ":method"),
+        "target": http.path or _pseudo(entries, ":path"),
+        # `:authority` wins over a `host` header that came along (RFC 9113 8.3.1)
+        "host": http.host or _pseudo(entries, ":authority"),
+        "unusual": (),
+        "context_extensions": context.context_extensions or _NOTHING,
+        "message": context,
+        "entries": entries,
+    }
+    _set(received, "__dict__", values)
+    return received
+
+
+_new: Final = object.__new__
+_set: Final = object.__setattr__
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+# Names of headers by their heads, as `0a 06 accept`: those that were seen. What is not its own twin is never among
+# them, nor a name of 128 bytes or more, whose length has two bytes. (A dictionary with `__missing__` costs thrice as much.)
+_NAMES: Final[dict[bytes, str]] = {}
+_MAX_NAMES: Final = 10_000
+_USUAL: Final = re.compile(rb"[a-z0-9-]{1,127}|:[a-z]{1,20}")
+_known: Final = _NAMES.get
+
+
+def _learnt(head: bytes) -> str | None:
+    """Return the name of a head that may not be known yet; None: it is unusual."""
+    name = head[2:]
+    if head in _NAMES:
+        return _NAMES[head]
+    if head[0] != 0x0A or head[1] != len(name) or not _USUAL.fullmatch(name):
+        return None
+    if len(_NAMES) >= _MAX_NAMES:
+        _NAMES.clear()
+    known = _NAMES[head] = name.decode()
+    return known
+
+
+def _pseudo(entries: Entries, name: str) -> str:
+    return _text(entries[name]) if name in entries else ""
+
+
+def _text(entry: bytes) -> str:
+    """Return the value of an entry. Envoy writes name and bytes in this order; all else is read by protobuf.
+
+    Raises:
+        Malformed: Client error: it is no `HeaderValue`.
+    """
+    at = entry[1] + 2
+    if len(entry) > at + 2 and entry[at] == 0x1A:  # the field `raw_value`
+        size, start = entry[at + 1], at + 2
+        if size > 127:  # a length of two bytes, the lower seven bits first
+            size, start = size & 127 | entry[start] << 7, at + 3
+        if start + size == len(entry):
+            return entry[start:].decode("utf-8", "surrogateescape")  # as `text_of` does
+    return _value(_header(entry))
+
+
+def _header(entry: bytes) -> base_pb2.HeaderValue:
+    try:
+        return base_pb2.HeaderValue.FromString(entry)
+    except DecodeError:
+        raise Malformed("not a CheckRequest") from None
+
+
+def _value(header: base_pb2.HeaderValue) -> str:
+    return text_of(header.raw_value) or header.value
+
+
+class _Lines(Mapping[str, tuple[str, ...]]):
+    """Headers by name, each of which came once; a value is text once somebody asks for it, or for all of them."""
+
+    __slots__ = ("_all", "_entries")
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
+        self._all: dict[str, tuple[str, ...]] | None = None
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        if name not in self:
+            raise KeyError(name)
+        return (_text(self._entries[name]),)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return (_text(self._entries[name]),) if name in self else default
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries and str(name)[0] != ":"
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._entries if name is not None and name[0] != ":")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def items(self) -> ItemsView[str, tuple[str, ...]]:
+        return self._read().items()
+
+    def values(self) -> ValuesView[tuple[str, ...]]:
+        return self._read().values()
+
+    def _read(self) -> dict[str, tuple[str, ...]]:
+        if self._all is None:
+            entries = self._entries.items()
+            self._all = {name: (_text(entry),) for name, entry in entries if name and name[0] != ":"}
+        return self._all
+
+
+# -- what is asked for later ------------------------------------------------------------------------------------------
+
+
+class _Later:
+    """A value that is made when it is asked for the first time, and then stands in its place.
+
+    (`functools.cached_property` takes a lock, and `__getattr__` makes every other attribute slow.)
+    """
+
+    def __init__(self, make: Callable[["_Received"], Any]) -> None:
+        self._make, self._name = make, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, received: "_Received", owner: type) -> Any:
+        value = received.__dict__[self._name] = self._make(received)
+        return value
+
+
+class _Received(Attributes):
+    """Attributes of which some are made when they are asked for, from the message that is kept for them."""
+
+    message: check_pb2.AttributeContext
+    entries: Entries
+
+    headers = _Later(lambda r: _Lines(r.entries))
+    scheme = _Later(lambda r: r.message.request.http.scheme or _pseudo(r.entries, ":scheme"))
+    protocol = _Later(lambda r: r.message.request.http.protocol)
+    id = _Later(lambda r: r.message.request.http.id)
+    source_address = _Later(lambda r: _address(r.message))
+    principal = _Later(lambda r: r.message.source.principal)
+    sni = _Later(lambda r: r.message.tls_session.sni)
+    metadata = _Later(lambda r: _Structs(r.message.metadata_context[:]))
+
+    def lines(self, name: str) -> Sequence[str]:
+        entry = self.entries.get(name)
+        return () if entry is None else (_text(entry),)
+
+    def line(self, name: str) -> bytes | None:
+        return self.entries.get(name)
+
+
+def _address(context: check_pb2.AttributeContext) -> str | None:
+    try:
+        address = address_pb2.Address.FromString(b"".join(context.source.address))
+    except DecodeError:
+        raise Malformed("not a CheckRequest") from None
+    return address.socket_address.address or None
+
+
+class _Structs(Mapping[str, Any]):
+    """Dynamic metadata by namespace, in Python's types once somebody looks at it."""
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        try:
+            message = base_pb2.Metadata.FromString(b"".join(pieces))
+        except DecodeError:
+            raise Malformed("not a CheckRequest") from None
+        self._structs: Mapping[str, struct_pb2.Struct] = message.filter_metadata
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        if name not in self._structs:  # a map of messages makes what it is asked for
+            raise KeyError(name)
+        return _plain_struct(self._structs[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._structs)
+
+    def __len__(self) -> int:
+        return len(self._structs)
+
+
+def _plain_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
+    """Return a Struct in Python's types; `json_format` refuses NaN, which any peer can send."""
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: struct_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _plain_struct(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    return getattr(value, kind) if kind not in {None, "null_value"} else None
+
+
+# -- the unusual ------------------------------------------------------------------------------------------------------
+
+
+def _exact(context: check_pb2.AttributeContext) -> Attributes:
+    """Return the attributes of any request, made all at once."""
+    if not context.request.HasField("http"):
+        raise Malformed("no HTTP request")
+    http = context.request.http
+    pseudo, headers = _headers(_pairs(http))
+    return Attributes(
+        method=http.method or pseudo.get(":method", ""),
+        target=http.path or pseudo.get(":path", ""),
+        host=http.host or pseudo.get(":authority", ""),
+        scheme=http.scheme or pseudo.get(":scheme", ""),
+        protocol=http.protocol,
+        id=http.id,
+        headers=headers,
+        source_address=_address(context),
+        principal=context.source.principal,
+        sni=context.tls_session.sni,
+        context_extensions=dict(context.context_extensions),
+        metadata=_Structs(context.metadata_context[:]),
+    )
+
+
+def _pairs(http: check_pb2.HttpRequest) -> Iterable[tuple[str, str]]:
+    """Yield the lines; Envoy fills `header_map` (each line as bytes) or `headers` (lines of one name joined)."""
+    if not http.HasField("header_map"):
+        return http.headers.items()
+    return [(each.key, _value(each)) for each in map(_header, http.header_map.headers)]
+
+
+def _headers(pairs: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Return pseudo-headers and headers."""
+    pseudo: dict[str, str] = {}
+    headers: dict[str, tuple[str, ...]] = {}
+    more: dict[str, list[str]] = {}
+    for name, value in pairs:
+        key = name.lower()
+        if key[:1] == ":":
+            pseudo[key] = value
+        elif key in headers:
+            more.setdefault(key, []).append(value)
+        else:
+            headers[key] = (value,)
+    for key, values in more.items():
+        headers[key] = (*headers[key], *values)
+    return pseudo, headers

@@ -1,0 +1,132 @@
+"""A decision to the bytes of its `CheckResponse`, put together from pieces that protobuf has made before.
+
+A message may come in pieces, whose submessages merge, and what stands before a text on the wire depends on its field and
+its length only (protobuf, "Encoding"). So protobuf serializes each field once for each length in use, and the texts of a
+request are put behind it. Pure: no I/O, no clock.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from authz.answers import Allowed
+from authz.decision import Decision
+from authz.wire import messages
+from edgekeeper.errors import Bug
+from protos.envoy.service.auth.v3 import external_auth_pb2
+
+__all__ = ["response"]
+
+# Everything that is kept is bounded, in number and in size: it may be of a length that a client chose.
+_KEPT: Final = 1024
+_LONGEST_KEPT: Final = 1024
+
+
+def response(decision: Decision) -> bytes:
+    """Return the `CheckResponse` of a decision. Never empty.
+
+    Raises:
+        Bug: an allowance that names no rule.
+    """
+    answer, rule, subject = decision.answer, decision.rule, decision.subject
+    if isinstance(answer, Allowed):
+        effect, body = "allow", answer.encoded or _allowed(answer)
+        if not rule:
+            raise Bug("an allowance without a rule")
+    else:
+        effect, body = "deny", answer.encoded or messages.answer(answer)
+    caller = _caller if len(subject) <= _LONGEST_KEPT else _made_caller
+    decision_id = decision.decision_id.encode()
+    pieces = [
+        body,
+        _head(decision.policy, rule, effect, decision.reason, decision.generation),
+        caller(decision.kind, subject, decision.tenant),
+        _before_metadata("decision_id", len(decision_id)),
+        decision_id,
+    ]
+    for name, value in decision.metadata.items():
+        if type(value) is str:
+            raw = value.encode()
+            pieces += (_before_metadata(name, len(raw)), raw)
+        else:
+            pieces.append(messages.metadata({name: value}))
+    if decision.shadow:
+        pieces.append(_shadow(decision.shadow))
+    return b"".join(pieces)
+
+
+@lru_cache(maxsize=_KEPT)
+def _head(policy: str, rule: str, effect: str, reason: str, generation: str) -> bytes:
+    """Return the part of the metadata that many decisions share."""
+    return messages.metadata(
+        {"policy": policy, "rule": rule, "effect": effect, "reason": reason, "generation": generation}
+    )
+
+
+def _made_caller(kind: str, subject: str, tenant: str) -> bytes:
+    """Return the part of the metadata that says who calls."""
+    return messages.metadata({"kind": kind, "subject": subject, "tenant": tenant})
+
+
+_caller = lru_cache(maxsize=_KEPT)(_made_caller)
+_shadow = lru_cache(maxsize=_KEPT)(messages.shadow)
+
+
+# -- metadata ---------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=_KEPT)
+def _before_metadata(name: str, size: int) -> bytes:
+    """Return what stands before the text of a metadata field."""
+    return _without(messages.metadata({name: "x" * size}), size)
+
+
+def _without(message: bytes, size: int) -> bytes:
+    return message[: len(message) - size]
+
+
+# -- allowances -------------------------------------------------------------------------------------------------------
+
+
+def _allowed(allowed: Allowed) -> bytes:
+    """Return the message of an allowance, equal to that of `messages.allowed`: status, headers, all the rest."""
+    if allowed.response_set or allowed.response_add or allowed.query_set or allowed.query_remove:
+        return messages.answer(allowed)
+    ok = _removed(allowed.remove)
+    for name, value in allowed.set:
+        raw = value.encode()
+        ok += _before_header(name, len(raw)) + raw + _BEHIND_HEADER
+    return _BEFORE_OK + (_LENGTHS[len(ok)] if len(ok) < _LONGEST_KEPT else _varint(len(ok))) + ok
+
+
+# the explicit status OK, and the tag of the `ok_response`, whose length follows
+_BEFORE_OK: Final = messages.answer(Allowed())[:-1]
+
+
+def _varint(number: int) -> bytes:
+    """Return a length as it stands on the wire: seven bits a byte, the lowest first."""
+    if number < 128:
+        return bytes((number,))
+    return bytes((number & 127 | 128,)) + _varint(number >> 7)
+
+
+_LENGTHS: Final = tuple(map(_varint, range(_LONGEST_KEPT)))
+
+
+def _header(name: str, value: str) -> bytes:
+    """Return an `OkHttpResponse` of nothing but one request header that is overwritten."""
+    ok = external_auth_pb2.OkHttpResponse(headers=messages.request_headers([(name, value)]))
+    return ok.SerializeToString()
+
+
+_BEHIND_HEADER: Final = _header("x", "y").partition(b"y")[2]
+
+
+@lru_cache(maxsize=_KEPT)
+def _before_header(name: str, size: int) -> bytes:
+    """Return what stands before the value of a request header that is overwritten."""
+    return _without(_header(name, "x" * size), size + len(_BEHIND_HEADER))
+
+
+@lru_cache(maxsize=_KEPT)
+def _removed(names: tuple[str, ...]) -> bytes:
+    return external_auth_pb2.OkHttpResponse(headers_to_remove=names).SerializeToString()

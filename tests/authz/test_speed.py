@@ -1,0 +1,51 @@
+"""What a decision costs, at a small size: generous, so that a busy machine fails nothing and a regression is seen."""
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from edgekeeper.demo.identity import IdentityProvider
+
+BENCH = Path(__file__).parents[2] / "bench"
+WHOLE = 60.0
+"""How many bare parses a whole Check may cost beside whatever else this machine does; bench/decide.py has the promise."""
+
+FLAT = 2.0
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(BENCH)
+    yield import_module("decide")
+    for name in ("decide", "hot_path"):
+        sys.modules.pop(name, None)
+
+
+def test_a_whole_check_costs_a_bounded_number_of_bare_parses(bench, tmp_path):
+    parse, check = bench.whole(tmp_path, IdentityProvider(), 200)
+    bench.timed([parse, check], 60)
+    assert check.best_us / parse.best_us < WHOLE
+
+
+def test_the_number_of_rules_does_not_change_what_a_decision_costs(bench, tmp_path):
+    identity = IdentityProvider()
+    few, many = (
+        bench.decisions(str(size), bench.generation(tmp_path, bench.policy(size))[1], bench.asked(size, identity, ""))
+        for size in (10, 1000)
+    )  # fmt: skip
+    bench.timed([few, many], 60)
+    assert many.best_us / few.best_us < FLAT
+
+
+def test_a_cached_token_costs_no_signature(bench, tmp_path):
+    identity = IdentityProvider()
+    policies = bench.generation(tmp_path, bench.policy(10, identity=["jwt"]), *bench.documents(identity))[1]
+    requests = bench.asked(10, identity, "jwt")
+    kept = bench.decisions("kept", policies, requests)
+    anew = bench.decisions("anew", policies, requests, kept=False)
+    bench.timed([kept, anew], 20)
+    assert kept.best_us < anew.best_us / 2
