@@ -11,7 +11,7 @@ import pytest
 from edgekeeper.demo.identity import IdentityProvider
 
 BENCH = Path(__file__).parents[2] / "bench"
-WHOLE = 60.0
+WHOLE = 42.0
 """How many bare parses a whole Check may cost beside whatever else this machine does; bench/decide.py has the promise."""
 
 FLAT = 2.0
@@ -28,7 +28,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def test_a_whole_check_costs_a_bounded_number_of_bare_parses(bench, tmp_path):
     parse, check = bench.whole(tmp_path, IdentityProvider(), 200)
     bench.timed([parse, check], 60)
-    assert check.best_us / parse.best_us < WHOLE
+    assert check.ratio(parse) < WHOLE
 
 
 def test_the_number_of_rules_does_not_change_what_a_decision_costs(bench, tmp_path):

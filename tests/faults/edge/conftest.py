@@ -17,6 +17,9 @@ ORDERS = "/v1/tenants/acme/orders"
 CLUSTERS = {"authz": 2, "ratelimit": 1, "accesslog": 1}
 """The clusters of Envoy and how many endpoints each has: one for each process."""
 
+WAITS_S = 90
+"""How long a visitor waits: longer than any host sleeps here."""
+
 
 class Edge:
     """An Envoy in front of `serve`, an upstream behind it; inside `async with`."""
@@ -52,7 +55,9 @@ class Edge:
         """Send one request through Envoy."""
         host, port = self.envoy.address("edge")
         sent = [*(headers or []), *([("authorization", f"Bearer {token}")] if token else [])]
-        return await http1.request(host, port, path, authority="orders.example.com", headers=sent)
+        return await http1.request(
+            host, port, path, authority="orders.example.com", headers=sent, timeout_s=WAITS_S
+        )
 
     async def is_well(self) -> bool:
         """Whether every service is ready, and Envoy finds each of their processes healthy."""

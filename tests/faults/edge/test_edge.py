@@ -142,11 +142,13 @@ async def test_a_host_that_slept_wakes_up_without_a_death(edge, until, figure, f
     pids = [edge.serve.process.pid, edge.envoy.pid, *edge.serve.workers()]
     before, deaths = edge.serve.workers(), len(edge.serve.lines("a process died"))
     async with edge.visited(CALLERS) as visitors:
-        for pid in pids:
-            os.kill(pid, SIGSTOP)
-        await asyncio.sleep(60 if full_size else 4)  # that much time passes: it is the fault
-        for pid in pids:
-            os.kill(pid, SIGCONT)
+        try:
+            for pid in pids:
+                os.kill(pid, SIGSTOP)
+            await asyncio.sleep(60 if full_size else 4)  # that much time passes: it is the fault
+        finally:
+            for pid in pids:
+                os.kill(pid, SIGCONT)
         woke = asyncio.get_running_loop().time()
         await visitors.some(100)
         await until(edge.is_well)

@@ -46,6 +46,10 @@ FORESEEN = {
     "serving the last good generation",
     "the configuration is not accepted",
     "the restart is refused: the configuration is not accepted",
+    # a worker that is killed while it starts; and one that dies thrice while the files are bad
+    "restarted, but for some workers",
+    "the crash loop goes on without the state files: they are put back",
+    "this worker cannot go on",
 }
 """The errors that the faults themselves are."""
 
