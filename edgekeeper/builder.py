@@ -40,7 +40,10 @@ def main() -> NoReturn:
     _yield_and_end(seconds)
     answer = _alone_on_stdout()
     gc.disable()  # it lives shorter than garbage takes to matter
-    request = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started us
+    try:
+        request = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started us
+    except (EOFError, pickle.UnpicklingError):
+        os._exit(1)  # it left before it had asked
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     configure(request.log_name)
     told, frames = _answered(request, memory_bytes)

@@ -219,6 +219,13 @@ def test_a_builder_leaves_when_nobody_waits_for_it(edge: Any):
         assert 1 == child.wait(20)
 
 
+@pytest.mark.parametrize("asked", [b"", pickle.dumps("a request that was cut", 5)[:-6]])
+def test_a_builder_that_is_not_asked_to_the_end_leaves_without_a_word(asked: bytes):
+    command = [*building.COMMAND, "60", "1000000000"]
+    child = subprocess.run(command, input=asked, capture_output=True, timeout=30)
+    assert (1, b"", b"") == (child.returncode, child.stdout, child.stderr)
+
+
 def test_a_builder_ends_by_itself_when_its_time_is_over(edge: Any):
     edge.file.write_text("[hang]")
     command = [*building.COMMAND, "0", str(1 << 30)]
