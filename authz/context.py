@@ -178,14 +178,15 @@ class Context(msgspec.Struct, gc=False):
         if self.given is not None:
             self.known = self.given
             return self.given
-        self.known = _NO_CREDENTIAL
         for source in self.policy.sources if self.policy is not None else ():
+            # what raises leaves nothing known, so that whoever asks next fails, too
             found = source.outcome(self.request, self.now_us, self.keys, self.cache)
             if found is not None:
                 self.known = found
                 if found.identity is not None:  # what most answers name
                     self.values.update(found.identity.names)
                 return found
+        self.known = _NO_CREDENTIAL
         return _NO_CREDENTIAL
 
 

@@ -46,7 +46,7 @@ def decide(
 ) -> Decision:
     """Return the decision on `request`.
 
-    `keys` are those of remote providers, by name. `outcome` is who calls, already verified: no credential is looked at.
+    `keys` are those of remote providers, by `Remote.id`. `outcome` is who calls, already verified: no credential is looked at.
 
     It raises nothing that a rule or a request can cause: an error in a rule is the denial `policy.error`.
     """

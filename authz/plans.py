@@ -125,10 +125,10 @@ class AllowPlan:
     metadata: Templates = ()
     protected: frozenset[str] = frozenset()
     constant: Allowed | None = None
-    removed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """The headers that are removed when each that is set has a value, and no name is unusual."""
 
-    plain: bool = False
+    plain: bool = field(init=False, compare=False, repr=False)
     """Whether it sets and removes headers of the request, and changes nothing else, as most do."""
 
     holes: tuple[tuple[str, Template, str | None, str | None], ...] = field(
@@ -138,22 +138,22 @@ class AllowPlan:
 
     def __post_init__(self) -> None:
         holes = tuple((name, each, each.constant, each.lone) for name, each in self.set)
+        changed = {name for name, _ in (*self.set, *self.append)}
+        more = (self.append, self.response_set, self.response_add, self.query_set, self.query_remove)
         object.__setattr__(self, "holes", holes)
+        object.__setattr__(self, "removed", tuple(sorted({*self.remove, *self.protected} - changed)))
+        object.__setattr__(self, "plain", not any(more))
 
     def sealed(self, encode: Encode) -> "AllowPlan":
         """Return the plan with its answer made and encoded, if that is the same for every usual request."""
-        changed = {name for name, _ in (*self.set, *self.append)}
-        more = (self.append, self.response_set, self.response_add, self.query_set, self.query_remove)
-        removed = tuple(sorted({*self.remove, *self.protected} - changed))
-        plan = replace(self, removed=removed, plain=not any(more))
         filled = (*self.set, *self.response_set, *self.response_add, *self.query_set)
         if self.append or any(template.constant is None for _, template in filled):
-            return plan
-        allowed = plan.filled(
+            return self
+        allowed = self.filled(
             lambda template: template.constant or "",
             lambda template: quote(template.constant or "", safe=""),
         )
-        return replace(plan, constant=msgspec.structs.replace(allowed, encoded=encode(allowed)))
+        return replace(self, constant=msgspec.structs.replace(allowed, encoded=encode(allowed)))
 
     def answer(self, context: Context) -> Allowed:
         """Return the allowance for this request.

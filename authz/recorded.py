@@ -54,10 +54,12 @@ def _told(settings: Settings, section: AuthzSection, record: dict[str, Any], fil
     told: dict[str, Any] = {
         "record": record, "log": file, "generation": generation, "rules": [], "trace": [], "notes": []
     }  # fmt: skip
-    kept = History(settings.state / "authz").record(generation)
+    history = History(settings.state / "authz")
+    kept = history.record(generation)
     if kept is None:
+        names = ", ".join(history.generations()) or "none"
         told["notes"].append(
-            f"generation {generation or '(none)'} is not among the last ten that are kept: its rules cannot be shown"
+            f"generation {generation or '(none)'} is not kept (those that are: {names}): its rules cannot be shown"
         )
         return told
     told["rules"] = list(_rules(kept, record))

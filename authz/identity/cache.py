@@ -59,7 +59,10 @@ class TokenCache:
     ) -> None:
         """Keep a line that carries nothing but a token that is good for `audiences`."""
         times = verified.good_us(provider)
-        self._put(_key(line, provider, keys, audiences), (verified, self.ENTRY_BYTES, *times))
+        size = self.ENTRY_BYTES + 8 * len(
+            line
+        )  # it holds the claims, also when the entry of its token has left
+        self._put(_key(line, provider, keys, audiences), (verified, size, *times))
 
     def _kept(self, key: _Key, now_us: int) -> Verified | None:
         entry = self._entries.get(key)

@@ -19,6 +19,7 @@ __all__ = ["response"]
 # Everything that is kept is bounded, in number and in size: it may be of a length that a client chose.
 _KEPT: Final = 1024
 _LONGEST_KEPT: Final = 1024
+_MOST_KEPT: Final = 64
 
 
 def response(decision: Decision) -> bytes:
@@ -34,7 +35,7 @@ def response(decision: Decision) -> bytes:
             raise Bug("an allowance without a rule")
     else:
         effect, body = "deny", answer.encoded or messages.answer(answer)
-    caller = _caller if len(subject) <= _LONGEST_KEPT else _made_caller
+    caller = _caller if len(subject) + len(decision.tenant) <= _LONGEST_KEPT else _made_caller
     decision_id = decision.decision_id.encode()
     pieces = [
         body,
@@ -91,7 +92,8 @@ def _allowed(allowed: Allowed) -> bytes:
     """Return the message of an allowance, equal to that of `messages.allowed`: status, headers, all the rest."""
     if allowed.response_set or allowed.response_add or allowed.query_set or allowed.query_remove:
         return messages.answer(allowed)
-    ok = _removed(allowed.remove)
+    removed = _removed if len(allowed.remove) <= _MOST_KEPT else _made_removed
+    ok = removed(allowed.remove)
     for name, value in allowed.set:
         raw = value.encode()
         ok += _before_header(name, len(raw)) + raw + _BEHIND_HEADER
@@ -127,6 +129,8 @@ def _before_header(name: str, size: int) -> bytes:
     return _without(_header(name, "x" * size), size + len(_BEHIND_HEADER))
 
 
-@lru_cache(maxsize=_KEPT)
-def _removed(names: tuple[str, ...]) -> bytes:
+def _made_removed(names: tuple[str, ...]) -> bytes:
     return external_auth_pb2.OkHttpResponse(headers_to_remove=names).SerializeToString()
+
+
+_removed = lru_cache(maxsize=_KEPT)(_made_removed)

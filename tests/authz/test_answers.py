@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from authz.plans import AllowPlan
 from edgekeeper.errors import ConfigError
 
 # -- names that no answer may have ------------------------------------------------------------------------------------
@@ -144,3 +145,9 @@ def test_a_decision_names_the_pattern_that_matched(policy, ask, line, pattern):
           - {id: c, allow: {}}
     """)
     assert pattern == ask(policies, line).pattern
+
+
+def test_a_plan_that_nobody_sealed_removes_what_no_client_may_speak_for():
+    plan = AllowPlan(remove=("x-user-id",), protected=frozenset({"x-user-id", "x_user_id"}))
+    assert ("x-user-id", "x_user_id") == plan.removed
+    assert plan.plain

@@ -267,6 +267,22 @@ def test_an_error_behind_the_rule_that_decides_is_not_reached(policy, ask):
     assert "policy.error" == ask(policies, "GET /b").reason
 
 
+def test_a_credential_that_fails_us_is_an_error_each_time_it_is_asked_for(policy, ask, monkeypatch):
+    def outcome(*_):
+        raise ValueError
+
+    monkeypatch.setattr("authz.identity.tokens.JwtSource.outcome", outcome)
+    policies = policy(
+        JWT
+        + """rules:
+          - {id: watched, mode: shadow, identity: [jwt], deny: {}}
+          - {id: barred, identity: [jwt], deny: {}}
+          - {id: all, allow: {}}
+        """
+    )
+    assert "policy.error" == ask(policies).reason
+
+
 def test_bytes_that_are_no_text_are_an_error_in_a_condition(policy, ask):
     policies = policy("rules: [{id: a, when: 'request.headers.x != \"admin\"', allow: {}}]")
     assert "policy.error" == ask(policies, "GET /", {"x": "caf\udcff"}).reason

@@ -171,7 +171,7 @@ def test_a_generation_that_is_no_longer_kept_is_said(edge: Edge):
         file.unlink()
     told = edge.shown(id_)
     assert ([], []) == (told["rules"], told["trace"])
-    assert "is not among the last ten" in told["notes"][0]
+    assert "is not kept (those that are: none)" in told["notes"][0]
 
 
 def test_with_another_edgekeeper_yaml_the_text_is_shown_and_nothing_is_tried(edge: Edge):

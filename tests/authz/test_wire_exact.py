@@ -11,6 +11,7 @@ from authz import wire
 from authz.answers import Allowed
 from authz.canonical import twin
 from authz.decision import Decision, Shadow
+from authz.wire.responses import _removed
 from protos.envoy.config.core.v3 import base_pb2
 from protos.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
@@ -179,3 +180,12 @@ def test_an_answer_put_together_is_the_message_that_protobuf_makes(set_, remove,
     answer = wire.response(decision)
     assert answer.startswith(b"\x0a\x00")
     assert message_of(allowed, standard | own, shadow) == CheckResponse.FromString(answer)
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 1000])
+def test_spellings_that_a_client_chose_are_removed_and_only_few_of_them_are_kept(count):
+    names = tuple(f"X_User.Id-{count}-{number}" for number in range(count))
+    before = _removed.cache_info().currsize
+    answer = wire.response(Decision(answer=Allowed(remove=names), rule="r", reason="rule"))
+    assert list(names) == list(CheckResponse.FromString(answer).ok_response.headers_to_remove)
+    assert before + (count <= 64) == _removed.cache_info().currsize
