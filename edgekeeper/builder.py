@@ -19,7 +19,7 @@ from typing import IO, Final, NoReturn
 
 import msgspec
 
-from edgekeeper.building import BUILDER, READ_AT_MOST, Answer, Request, bug, other_code, write_frame
+from edgekeeper.building import BUILDER, READ_AT_MOST, UNSTEADY, Answer, Request, bug, other_code, write_frame
 from edgekeeper.durable import write_synced
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.frames import Frame, frames_of
@@ -92,7 +92,7 @@ def _answered(request: Request, memory_bytes: int) -> tuple[Answer, list[Frame]]
         answer, frames = _attempt(request, memory_bytes)
         if answer.watched is None or answer.watched.again() == answer.watched:
             return answer, frames
-    return Answer(answer.watched, (Problem(BUILDER, 0, 0, "the files changed each time they were read"),)), []
+    return Answer(answer.watched, (UNSTEADY,)), []
 
 
 def _attempt(request: Request, memory_bytes: int) -> tuple[Answer, list[Frame]]:

@@ -28,6 +28,7 @@ from edgekeeper.sources import Watched
 __all__ = [
     "BUILDER",
     "READ_AT_MOST",
+    "UNSTEADY",
     "Answer",
     "Build",
     "Request",
@@ -49,6 +50,8 @@ MAX_BYTES: Final = 1 << 30
 
 READ_AT_MOST: Final = 3
 """How often files are read that change while they are read: what is half of one edition and half of the next."""
+
+UNSTEADY: Final = Problem(BUILDER, 0, 0, "the files changed each time they were read")
 
 _CHUNK_BYTES: Final = 1 << 16
 _HEAD: Final = Layout("<II")

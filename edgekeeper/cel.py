@@ -12,6 +12,7 @@ import math
 import re
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 import yaml
@@ -69,13 +70,18 @@ class EvaluationError(OperatorError):
 
 
 class Once(dict[str, str]):
-    """What came once, by name. `several` are the names that came more often: they are absent, and not to be asked for."""
+    """What came once, by name; `several` are names that came more often, or that servers read in two ways.
+
+    These are absent, and not to be asked for.
+    """
 
     __slots__ = ("several",)
 
-    def __init__(self, values: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, values: Mapping[str, Sequence[str]], doubtful: AbstractSet[str] = frozenset()) -> None:
         super().__init__({name: items[0] for name, items in values.items() if len(items) == 1})
-        self.several = values.keys() - self.keys() if len(self) < len(values) else frozenset()
+        for name in doubtful & self.keys():
+            del self[name]
+        self.several = doubtful | (values.keys() - self.keys()) if len(self) < len(values) else doubtful
 
 
 class Expression:
@@ -187,7 +193,7 @@ class Expression:
             if several and (key is None or key in several):
                 # absent would be a lie: `!has(request.headers.x)` must not hold since `x` came twice
                 raise EvaluationError(
-                    "the expression asks whether something is there that came several times"
+                    "the expression asks for something that came several times, or that servers read in two ways"
                 )
         if _holds_nul(activation):
             raise EvaluationError("the expression cannot be evaluated: a text with a NUL")
@@ -245,7 +251,7 @@ class Environment:
             tree = Tree(compiled.serialize(), source)
         except Exception as error:  # noqa: BLE001 - a RuntimeError; its text is all that the engine tells
             raise ExpressionError(self._mistakes(str(error))) from None
-        mistakes = [*_bad_patterns(tree), *_bad_replacements(tree)]
+        mistakes = [*_bad_patterns(tree), *_bad_replacements(tree), *_bad_separators(tree)]
         if mistakes:
             raise ExpressionError(mistakes)
         maps = {name for name, type_ in self._variables.items() if type_ == "map<string,string>"}
@@ -355,6 +361,16 @@ def _bad_patterns(tree: Tree) -> Iterator[Mistake]:
 
 _MAX_GROWTH: Final = 16
 """How many times longer all `replace` of an expression may make a text."""
+
+
+def _bad_separators(tree: Tree) -> Iterator[Mistake]:
+    """Yield what could make a text of any length, as `_bad_replacements`: signs of one text between those of another."""
+    for place, separator in tree.separators(b"join"):
+        if separator is None or len(separator) > _MAX_GROWTH:
+            yield Mistake(*place, f"`join` needs a literal string of at most {_MAX_GROWTH} signs")
+    for place, separator in tree.separators(b"split"):
+        if not separator:
+            yield Mistake(*place, "`split` needs a literal string that is not empty")
 
 
 def _bad_replacements(tree: Tree) -> Iterator[Mistake]:

@@ -53,6 +53,12 @@ class Tree:
             old, new = _fields(call[3][0]), _fields(call[3][1])
             yield self._place(old), _text(old), _text(new)
 
+    def separators(self, function: bytes) -> Iterator[tuple[tuple[int, int], str | None]]:
+        """Yield line and column of the first argument of each `join` or `split` that has one; its text if a literal."""
+        for call in self._calls(function):
+            for separator in map(_fields, call.get(3, [])[:1]):
+                yield self._place(separator), _text(separator)
+
     def _calls(self, function: bytes) -> Iterator[_Fields]:
         for expr in _walk(self._root):
             call = _fields(expr[_CALL][0]) if _CALL in expr else {}

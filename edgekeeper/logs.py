@@ -74,8 +74,18 @@ def configure(service_name: str, stream: TextIO | None = None) -> logging.Handle
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter(service_name))
     handler.addFilter(OncePerSecond())
+    handler.addFilter(_is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     return handler
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether the record is more than grpc.aio's complaint that a caller went away before its answer was sent.
+
+    It makes an error of that with a traceback, as many as a client likes, unless it has heard of the caller's end first.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "ExecuteBatchError"
 
 
 def _exception(error: BaseException) -> dict[str, Any]:

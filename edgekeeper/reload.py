@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgekeeper.building import READ_AT_MOST, Answer, Build, Request, bug, code_of
+from edgekeeper.building import READ_AT_MOST, UNSTEADY, Answer, Build, Request, bug, code_of
 from edgekeeper.changes import Changes
 from edgekeeper.durable import remove_abandoned, replace, scratch, write_synced
 from edgekeeper.errors import ConfigError
@@ -221,6 +221,8 @@ class Generations:
             watched = sources.watched()
             if watched.again() == watched:
                 break
+        else:
+            result = ConfigError([UNSTEADY])
         if isinstance(result, ConfigError):
             raise _Rejected(result, watched)
         return result, sources

@@ -121,6 +121,10 @@ MISTAKES = [
     ("request.method.matches(request.headers.a)", [Mistake(1, 39, "the pattern of `matches` must be a literal string")]),
     ("matches(request.method, request.headers.a)", [Mistake(1, 40, "the pattern of `matches` must be a literal string")]),
     ('staff &&\n request.method.matches("(")', [Mistake(2, 25, "not a regular expression (RE2)")]),
+    ('request.method.split("").join(".") == ""', [Mistake(1, 22, "`split` needs a literal string that is not empty")]),
+    ('request.method.split(request.method).size() > 1', [Mistake(1, 29, "`split` needs a literal string that is not empty")]),
+    ('request.method.split(",").join(request.method) == ""', [Mistake(1, 39, "`join` needs a literal string of at most 16 signs")]),
+    ('request.method.split(",").join("12345678901234567") == ""', [Mistake(1, 32, "`join` needs a literal string of at most 16 signs")]),
     ('["("].all(p, request.method.matches(p))', [Mistake(1, 37, "the pattern of `matches` must be a literal string")]),
     ('{"a": request.method.matches("(")}["a"]', [Mistake(1, 30, "not a regular expression (RE2)")]),
     ('[request.method.matches("(")][0]', [Mistake(1, 25, "not a regular expression (RE2)")]),
@@ -278,6 +282,17 @@ def test_what_is_pickled_still_knows_what_it_asks_for(environment):
     assert expression.holds({"request.headers": Once({"y": ["1"]})})
     with pytest.raises(EvaluationError):
         expression.holds({"request.headers": Once({"x": ["1", "2"]})})
+
+
+def test_a_name_in_doubt_is_absent_and_not_to_be_asked_for(environment):
+    asks, reads = (
+        environment.condition(source) for source in ("!has(request.headers.x)", 'request.headers.y == "1"')
+    )
+    once = Once({"x": ["1"], "y": ["1"], "z": ["1", "2"]}, frozenset({"x", "w"}))
+    assert ({"y": "1"}, {"w", "x", "z"}) == (once, once.several)
+    assert reads.holds({"request.headers": once})
+    with pytest.raises(EvaluationError):
+        asks.holds({"request.headers": once})
 
 
 def test_an_environment_that_is_read_back_is_shared_for_as_long_as_it_is_used():

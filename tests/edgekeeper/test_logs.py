@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from grpc._cython import cygrpc
 
 from edgekeeper import logs
 from edgekeeper.logs import JsonFormatter, OncePerSecond, configure
@@ -45,6 +46,18 @@ def test_arguments_are_put_into_the_body():
     made = record("%s of %d")
     made.args = ("two", 3)
     assert "two of 3" == line(made)["body"]
+
+
+def test_a_caller_that_went_away_before_its_answer_is_no_news():
+    try:
+        raise cygrpc.ExecuteBatchError
+    except cygrpc.ExecuteBatchError:
+        gone = record("ExecuteBatchError raised in core", logging.ERROR, exc_info=sys.exc_info())
+    stream = io.StringIO()
+    handler = configure("edge-authz", stream)
+    for made in (gone, record("hello"), record("no trace", exc_info=(None, None, None))):
+        handler.handle(made)
+    assert ["hello", "no trace"] == [json.loads(each)["body"] for each in stream.getvalue().splitlines()]
 
 
 def test_an_exception_is_its_type_and_its_places_and_never_its_text():

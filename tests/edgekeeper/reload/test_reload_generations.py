@@ -335,6 +335,15 @@ async def test_what_never_stops_changing_is_not_served_until_it_does(near: Any, 
     assert ("edition 7", "edition 7") == near.serving(generations)
 
 
+def test_what_never_stops_changing_at_a_start_is_not_served_either(near: Any, monkeypatch):
+    before = near.serving(near.started())
+    Swapped(monkeypatch, near, 10)
+    generations = near.started()
+    assert generations.from_last_good
+    assert before == near.serving(generations)
+    assert ("the builder: the files changed each time they were read",) == generations.problems
+
+
 # -- tests beside the files
 
 
