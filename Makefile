@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # not those that start processes, since they wait for drains, nor those that try thousands of cases
 SLOW := $(addprefix --ignore tests/,$(addprefix edgekeeper/,test_process.py test_supervisor.py test_restart.py test_overload.py \
-  test_mistreatment.py test_records.py test_questions.py test_otlp.py reload) $(addprefix authz/,test_abuse.py test_examples.py test_explain.py test_ip_sets.py \
-  test_jwt.py test_key_sets.py test_mtls.py test_recorded.py test_replay.py test_speed.py test_trials.py test_wire_exact.py))
+  test_mistreatment.py test_records.py test_questions.py test_otlp.py reload) $(addprefix authz/,abuse keys replay tokens test_examples.py test_explain.py \
+  test_ip_sets.py test_mtls.py test_recorded.py test_speed.py test_trials.py test_wire_exact.py))
 UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos $(SLOW)
 LINT := . protos/generate
 

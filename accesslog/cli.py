@@ -17,6 +17,7 @@ from edgekeeper.commands import (
     loaded,
     report_problems,
 )
+from edgekeeper.printable import shown
 from edgekeeper.settings import Unreadable, find
 
 __all__ = ["commands"]
@@ -98,4 +99,4 @@ def _masked(text: str, redactor: Redactor, found: Found) -> str:
     line, tokens = jwt_masked(text.encode())
     if tokens:
         found["jwt"] = "pattern"
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line.decode())
+    return shown(line.decode())

@@ -5,8 +5,6 @@ integer nanoseconds, sizes numbers; fields stand in a fixed order, those of maps
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +13,7 @@ from accesslog.entry import Address, Entry, Http, Origin, Request, Response, Tim
 from accesslog.names import CIPHERS, ERROR_FLAGS, KNOWN_METHODS
 from accesslog.redact import Found, Redactor
 from accesslog.trace import trace_context
+from edgekeeper.timestamps import rfc3339
 
 __all__ = ["SCHEMA", "record", "record_id"]
 
@@ -50,8 +49,8 @@ def record(
         "schema": SCHEMA,
         "record_id": id_,
         "event.name": f"{entry.kind}.access",
-        "timestamp": _rfc3339(entry.start_ns),
-        "observed_timestamp": _rfc3339(observed_us * 1000),
+        "timestamp": rfc3339(entry.start_ns, 9) if entry.start_ns is not None else None,
+        "observed_timestamp": rfc3339(observed_us * 1000, 9),
         "severity_text": "ERROR" if failed else "INFO",
         **(_http(entry.http, error, redactor, found) if entry.http else {"error.type": error}),
         **_network(entry, redactor),
@@ -274,15 +273,3 @@ def _bytes(entry: Entry) -> dict[str, int]:
             "up_headers_rx": response.up_headers_rx,
         }
     return sizes if any(sizes.values()) else {}
-
-
-def _rfc3339(epoch_ns: int | None) -> str | None:
-    if epoch_ns is None:
-        return None
-    seconds, nanos = divmod(epoch_ns, 1_000_000_000)
-    return f"{_second(seconds)}.{nanos:09d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

@@ -9,29 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authz.attempts import Attempt, Tried, tried, with_policy
+from authz.attempts import Attempt, Tried, tried
 from authz.attributes import Attributes
-from authz.callers import Vouched
 from authz.canonical import twin
-from authz.context import Source
-from authz.identity import Outcome
-from authz.identity.api_keys import ApiKeys, ApiKeySource
-from authz.identity.cache import TokenCache
-from authz.identity.claims import Verified
+from authz.cases import Caller
 from authz.identity.credentials import Place
-from authz.identity.jwks import KeySet
-from authz.identity.jwt import Provider
-from authz.identity.tokens import JwtSource
+from authz.minted import Minted
 from authz.placements import Carried, carry, loosely, placements
 from authz.plans import AllowPlan
 from authz.policy import Policies, Rule
-from authz.spellings import CLASSES
+from authz.spellings import CLASSES, Spelled
 from authz.spoken import known_of, place_of, said
 
-__all__ = ["CREDENTIALS", "Abuse", "Finding"]
+__all__ = ["CREDENTIALS", "Abuse", "Abused", "Finding", "targets_of"]
 
 CREDENTIALS: Final = "credential placement"
 """The class of credentials where they do not belong."""
+
+_MAX_TARGETS: Final = 8
 
 _SPOKEN_FOR: Final = frozenset({"trusted headers", "connection header"})
 """The classes that change nothing that a header could rightly say of the request."""
@@ -48,107 +43,93 @@ class Finding:
     more: int = 0
 
 
-# -- credentials made for the purpose ----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Abused:
+    """What came of the mutations of one case: one finding of each class at most.
+
+    `unplaced` says why the class `credential placement` could not be tried; empty: it was.
+    """
+
+    findings: tuple[Finding, ...]
+    unplaced: str = ""
 
 
-class _Tokens(TokenCache):
-    """A cache that knows the tokens made for callers, each good at its own provider only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[tuple[str, str], Verified] = {}
-
-    def get(self, token: str, provider: Provider, keys: KeySet, now_us: int) -> Verified | None:
-        return self.made.get((token, provider.name)) or super().get(token, provider, keys, now_us)
-
-
-class _Keys(ApiKeys):
-    """The keys of a set, and those made for callers."""
-
-    __slots__ = ("_made", "_set")
-
-    def __init__(self, keys: ApiKeys, made: Mapping[str, Outcome]) -> None:
-        self._set, self._made = keys, dict(made)
-        self.name, self.algorithms = keys.name, keys.algorithms
-
-    def outcome(self, key: str, now_us: int) -> Outcome:
-        return self._made.get(key) or self._set.outcome(key, now_us)
-
-
-# -- the oracle --------------------------------------------------------------------------------------------------------
+def targets_of(cases: Iterable[Tried]) -> list[str]:
+    """Return targets that are allowed: of each rule that allows one of the cases, the first."""
+    found: dict[str, str] = {}
+    for each in cases:
+        target = each.attempt.request.target
+        if each.decision.effect == "allow" and target.startswith("/"):
+            found.setdefault(each.decision.rule, target)
+    return list(dict.fromkeys(found.values()))[:_MAX_TARGETS]
 
 
 class Abuse:
-    """The mutations of one policy's cases. `callers` are those of the document's `as`, by name."""
+    """The mutations of one policy's cases.
 
-    def __init__(self, policies: Policies, policy: str, callers: Mapping[str, Vouched]) -> None:
-        self._tokens = _Tokens()
+    `callers` are those of the document's `as`, by name; `targets` some that are allowed, whoever asks.
+    """
+
+    def __init__(
+        self, policies: Policies, policy: str, callers: Mapping[str, Caller], targets: Sequence[str] = ()
+    ) -> None:
+        self._policies, self._callers = policies, callers
         self._policy = policies.by_name[policy]
-        self._carried = self._made(callers)
-        outcomes = {each.text: callers[each.who].outcome for each in self._carried.values()}
-        sources = tuple(_with_keys(each, outcomes) for each in self._policy.sources)
-        self._policies = with_policy(policies, replace(self._policy, sources=sources))
-        self._known = known_of(policies, self._policy)
+        self._known = replace(known_of(policies, self._policy), targets=targets)
         self._rules = {(rule.owner, rule.id): rule for rule in self._policy.rules}
         self._names = frozenset(map(twin, self._known.protected))
+        self._minted = Minted(policies, self._policy, callers, 0)
 
-    def _made(self, callers: Mapping[str, Vouched]) -> dict[str, Carried]:
-        """Return the credential of each caller."""
-        made = {}
-        for number, (who, caller) in enumerate(callers.items()):
-            place = place_of(caller.source)
-            text = f"e30.{number}abuse.e30" if caller.token is not None else f"abuse-{number}-of-a-test"
-            self._know(text, caller)
-            made[who] = Carried(who, place, text, caller.principal)
-        return made
+    def of(self, attempt: Attempt, who: str | None) -> Abused | None:
+        """Return what comes of one case, in which `who` calls, a name of `callers`.
 
-    def _know(self, text: str, caller: Vouched) -> None:
-        if caller.token is not None and isinstance(caller.source, JwtSource):
-            self._tokens.made[text, caller.source.provider.name] = caller.token
-
-    def findings(self, attempt: Attempt, who: str | None) -> Iterator[Finding]:
-        """Yield what is wrong with the mutations of one case, one of each class. `who` calls, a name of `callers`."""
-        own = self._carried.get(who or "")
-        if own is not None and attempt.vouched is not None:
-            self._know(
-                own.text, attempt.vouched
-            )  # a case may have a time of its own, and so a token of that time
-        base = self._base(attempt, own)
+        None: it is refused before any rule, and so an odd spelling itself.
+        """
+        if attempt.now_us != self._minted.now_us:
+            self._minted = Minted(self._policies, self._policy, self._callers, attempt.now_us)
+        own = self._minted.carried.get(who or "")
+        base, unplaced = self._base(attempt, own)
         if base.decision.reason.startswith("request.") and not base.decision.rule:
-            return  # what is refused before any rule is an odd spelling itself
+            return None
+        found = [each for kind in CLASSES for each in _first(list(self._spelled(base, kind)))]
+        if not unplaced:
+            found += _first(list(self._misplaced(attempt, base, own)))
+        return Abused(tuple(found), unplaced)
+
+    def _spelled(self, base: Tried, kind: str) -> Iterator[Finding]:
         known = replace(self._known, by_rule=bool(base.decision.rule))
-        for kind, spell in CLASSES.items():
-            found = [
-                Finding(kind, spelled.what, wrong, result)
-                for spelled in spell(base.attempt.request, known)
-                for result in (self._tried(base, spelled.request),)
-                if (wrong := self._wrong([base], result, kind))
-            ]
-            yield from _first(found)
-        yield from _first(list(self._misplaced(attempt, base, own)))
+        if base.attempt.vouched is not None:  # another host's policy would take our word for who calls
+            known = replace(known, hosts=())
+        for spelled in CLASSES[kind](base.attempt.request, known):
+            result = self._tried(base, spelled.request)
+            if (wrong := self._wrong([base], result, kind)) and _arrives(spelled, result):
+                yield Finding(kind, spelled.what, wrong, result)
 
     def _tried(self, base: Tried, request: Attributes) -> Tried:
-        return tried(self._policies, replace(base.attempt, request=request), self._tokens)
+        return self._decided(replace(base.attempt, request=request))
 
-    def _base(self, attempt: Attempt, own: Carried | None) -> Tried:
-        """Return the case with the caller's credential; one that has no room for it keeps its caller as it is."""
-        plain = tried(self._policies, attempt, self._tokens)
-        if own is None or own.place is None:
-            bare = replace(attempt, vouched=None)
-            found = tried(self._policies, bare, self._tokens)
-        else:
-            carried = carry(attempt.request, own.place, own.text)
+    def _decided(self, attempt: Attempt) -> Tried:
+        return tried(self._minted.policies, attempt, self._minted.tokens)
+
+    def _base(self, attempt: Attempt, own: Carried | None) -> tuple[Tried, str]:
+        """Return the case with the caller's credential, else with a caller as already known, and why."""
+        plain, request = self._decided(attempt), attempt.request
+        if own is not None and own.place is not None:
+            carried = carry(request, own.place, own.text)
             if carried is None:
-                return plain
-            found = tried(self._policies, replace(attempt, request=carried, vouched=None), self._tokens)
-        same = (found.decision.effect, found.decision.rule, self._identity(found))
-        return found if same == (plain.decision.effect, plain.decision.rule, self._identity(plain)) else plain
+                return plain, f"`{own.place.header}` is taken"
+            request = carried
+        found = self._decided(replace(attempt, request=request, vouched=None))
+        if self._got(found) == self._got(plain):
+            return found, ""
+        return plain, f"with a credential it is another decision: {found.decision.effect} by {found.by}"
+
+    def _got(self, result: Tried) -> tuple[str, str, dict[str, tuple[str, ...]]]:
+        return result.decision.effect, result.decision.rule, self._identity(result)
 
     def _misplaced(self, attempt: Attempt, base: Tried, own: Carried | None) -> Iterator[Finding]:
-        if base.attempt.vouched is not None:
-            return
         places = [place for each in self._policy.sources if (place := place_of(each)) is not None]
-        others = [each for each in self._carried.values() if own is None or each.who != own.who]
+        others = [each for each in self._minted.carried.values() if own is None or each.who != own.who]
         honest: dict[int, Tried] = {}  # each holds its request, so that no other one gets its id
         for placed in placements(attempt.request, own, others):
             refs = []
@@ -157,7 +138,7 @@ class Abuse:
                     honest[id(request)] = self._tried(base, request)
                 refs.append(honest[id(request)])
             result = self._tried(base, placed.request)
-            if wrong := self._wrong([base, *refs], result, CREDENTIALS):
+            if wrong := self._wrong([base, *refs], result, CREDENTIALS, each=placed.each):
                 yield Finding(CREDENTIALS, placed.what, wrong, result)
         for place in dict.fromkeys(places):
             yield from self._badly_spelled(attempt.request, base, place)
@@ -171,14 +152,15 @@ class Abuse:
             if wrong := self._wrong([base], result, CREDENTIALS):
                 yield Finding(CREDENTIALS, what, wrong, result)
 
-    def _wrong(self, honest: Sequence[Tried], result: Tried, kind: str) -> str:
-        """Return what the mutated request got that no honest one gets; empty: nothing."""
+    def _wrong(self, honest: Sequence[Tried], result: Tried, kind: str, *, each: bool = False) -> str:
+        """Return what the mutated request got that no honest one (`each`: not each honest one) gets; empty: nothing."""
         if result.decision.effect != "allow":
             return ""
-        allowed = [each for each in honest if each.decision.effect == "allow"]
-        if not allowed:
-            return f"it is allowed by {result.by}, and the honest one denied by {honest[0].by}"
-        different = [self._difference(each, result, kind) for each in allowed]
+        allowed = [one for one in honest if one.decision.effect == "allow"]
+        denied = next((one for one in honest if one.decision.effect != "allow"), None)
+        if denied is not None and (each or not allowed):
+            return f"it is allowed by {result.by}, and the honest one denied by {denied.by}"
+        different = [self._difference(one, result, kind) for one in allowed]
         return "" if "" in different else different[0]
 
     def _difference(self, base: Tried, result: Tried, kind: str) -> str:
@@ -198,6 +180,11 @@ class Abuse:
             lost, of_caller = is_ is None, was is None and name in self._said(new, "identity.")
             if was != is_ and (old is new or not (lost or of_caller)):
                 return f"the upstream gets `{name}: {_text(is_)}` instead of `{_text(was)}`, by {result.by}"
+        # what such a header says of the request may be another thing, but of the same caller
+        shared = told & self._said(new, "identity.") & before.keys() & after.keys()
+        who, another = _who(base), _who(result)
+        if shared and who and who != another:
+            return f"the upstream gets `{min(shared)}` of `{another}` instead of `{who}`, by {result.by}"
         return ""
 
     def _identity(self, result: Tried) -> dict[str, tuple[str, ...]]:
@@ -220,6 +207,18 @@ class Abuse:
         return frozenset(map(twin, names))
 
 
+def _who(result: Tried) -> str:
+    """Return who calls; empty: nothing has asked."""
+    decision = result.decision
+    return " ".join((decision.kind, decision.subject, decision.tenant)).strip()
+
+
+def _arrives(spelled: Spelled, result: Tried) -> bool:
+    """Return whether the upstream gets the header that says what is really asked for, if there is one."""
+    carried = spelled.request.headers.get(spelled.carrier)
+    return result.upstream.get(spelled.carrier) == carried
+
+
 def _text(values: Iterable[str] | None) -> str:
     return "(none)" if values is None else ",".join(values)
 
@@ -227,13 +226,6 @@ def _text(values: Iterable[str] | None) -> str:
 def _first(found: Sequence[Finding]) -> Iterator[Finding]:
     if found:
         yield replace(found[0], more=len(found) - 1)
-
-
-def _with_keys(source: Source, made: Mapping[str, Outcome]) -> Source:
-    if not isinstance(source, ApiKeySource):
-        return source
-    own = {text: outcome for text, outcome in made.items() if outcome.kind == "api_key"}
-    return replace(source, keys=_Keys(source.keys, own))
 
 
 def _carries(request: Attributes, place: Place) -> bool:

@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 from authz import wire
 from authz.attributes import Attributes
@@ -63,10 +63,20 @@ def _secrets(request: Attributes, policy: Policy | None) -> Iterator[str]:
         if name in ours or is_secret_header(name) or any(map(looks_secret, values)):
             yield from (part for value in values for part in _parts(value))
     # what is too large is refused, and nobody looks at its query
-    for name, texts in (request.query if not request.too_large else {}).items():
-        for text in texts:
-            if name in ours or is_secret_name(name) or looks_secret(text) or len(text) >= 2 * _SHORTEST:
-                yield from (text, quote(text, safe=""), quote(quote(text, safe=""), safe=""))
+    parts = () if request.too_large else request.target.partition("?")[2].split("&")
+    for spelled, _, raw in (part.partition("=") for part in parts):
+        name, text = _decoded(spelled), _decoded(raw)
+        if name in ours or is_secret_name(name) or looks_secret(text) or len(text) >= 2 * _SHORTEST:
+            yield from (text, _quoted(text), _quoted(_quoted(text)), raw, _quoted(raw))
+
+
+def _decoded(text: str) -> str:
+    """Return it as `Attributes.query` has it, also where the target is no text and so refused."""
+    return unquote_plus(text, errors="surrogateescape")
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="", errors="replace")
 
 
 def _parts(value: str) -> Iterator[str]:

@@ -95,17 +95,15 @@ def with_policy(policies: Policies, policy: Policy) -> Policies:
 
 def enforced(policies: Policies) -> Policies:
     """Return the generation with every policy in shadow as it will be once it is enforced."""
-    for policy in list(policies.by_name.values()):
-        if policy.shadow:
-            policies = with_policy(policies, replace(policy, shadow=False))
-    return policies
+    named = policies.by_name.items()
+    by_name = {name: replace(each, shadow=False) if each.shadow else each for name, each in named}
+    hosts = HostMap((host, by_name[each.name]) for host, each in policies.hosts.items())
+    return replace(policies, by_name=by_name, hosts=hosts)
 
 
 def known_rules(policies: Policies, policy: str) -> list[tuple[str, Rule]]:
     """Return document and rule of the policy and of each guardrail."""
-    rules = list(policies.by_name[policy].rules)
-    rails = {(r.owner, r.id): r for _, rail in policies.guardrails.items() for r in rail.rules}
-    return [(rule.owner, rule) for rule in (*rules, *rails.values())]
+    return [(rule.owner, rule) for rule in (*policies.by_name[policy].rules, *policies.rails)]
 
 
 def is_called(document: str, rule: str, name: str) -> bool:

@@ -1,6 +1,7 @@
 """One request as the rest of the service sees it, whatever form it arrived in. Pure: no I/O, no clock."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -12,6 +13,8 @@ __all__ = ["MAX_PATH_BYTES", "MAX_QUERY_PARAMETERS", "Attributes", "text_of"]
 
 MAX_PATH_BYTES: Final = 16 * 1024
 MAX_QUERY_PARAMETERS: Final = 256
+
+_SEPARATORS: Final = re.compile("[&;]")
 
 
 def text_of(raw: bytes) -> str:
@@ -46,14 +49,23 @@ class Attributes:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def query(self) -> dict[str, list[str]]:
+    def query(self) -> Mapping[str, list[str]]:
         """Parameters by name; only `&` separates them, and names are case-sensitive."""
-        found: dict[str, list[str]] = {}
-        for part in self.target.partition("?")[2].split("&"):
-            if part:
-                name, _, value = part.partition("=")
-                found.setdefault(_decoded(name), []).append(_decoded(value))
-        return found
+        return _parameters(self.target.partition("?")[2].split("&"))
+
+    @cached_property
+    def query_loose(self) -> Mapping[str, list[str]]:
+        """`query` as servers read it that also separate at `;` (HTML 4.01 B.2.2); where there is none, `query` itself."""
+        raw = self.target.partition("?")[2]
+        return _parameters(_SEPARATORS.split(raw)) if ";" in raw else self.query
+
+    @cached_property
+    def query_doubtful(self) -> frozenset[str]:
+        """The names whose parameters depend on who reads the query."""
+        strict, loose = self.query, self.query_loose
+        if strict is loose:
+            return frozenset()
+        return frozenset(name for name in strict.keys() | loose.keys() if strict.get(name) != loose.get(name))
 
     @cached_property
     def query_names(self) -> dict[str, str]:
@@ -64,7 +76,8 @@ class Attributes:
     @property
     def too_large(self) -> bool:
         """Whether the target is more than a policy looks at."""
-        return len(self.target) > MAX_PATH_BYTES or self.target.count("&") >= MAX_QUERY_PARAMETERS
+        query = self.target.partition("?")[2]
+        return len(self.target) > MAX_PATH_BYTES or len(_SEPARATORS.findall(query)) >= MAX_QUERY_PARAMETERS
 
     @property
     def url(self) -> str:
@@ -113,7 +126,16 @@ class Attributes:
         return self.method == "GET" and accepts_html and not script and not self.is_grpc
 
 
+def _parameters(parts: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for part in parts:
+        if part:
+            name, _, value = part.partition("=")
+            found.setdefault(_decoded(name), []).append(_decoded(value))
+    return found
+
+
 def _decoded(text: str) -> str:
     if "%" not in text and "+" not in text:
         return text
-    return text_of(unquote_to_bytes(text.replace("+", " ")))
+    return text_of(unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape")))

@@ -3,7 +3,6 @@
 Pure: no I/O, no clock.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from authz.identity.mtls import MtlsSource
 from authz.identity.tokens import JwtSource, judged
 from authz.identity.xfcc import HEADER
 from authz.policy import Policy
+from edgekeeper.mistakes import did_you_mean
 from edgekeeper.yaml import Loc
 
 __all__ = ["NO_KEYS", "NotACaller", "Vouched", "changed", "vouched"]
@@ -99,7 +99,7 @@ def vouched(caller: Caller, policy: Policy, now_us: int) -> Vouched:
     if caller.jwt is not None:
         return _of_token(caller.jwt, policy, now_us)
     if caller.api_key is not None:
-        return _of_key(caller.api_key, policy)
+        return _of_key(caller.api_key, policy, now_us)
     if caller.mtls is not None:
         return _of_certificate(caller.mtls, policy, now_us)
     assert caller.envoy_jwt is not None
@@ -108,9 +108,8 @@ def vouched(caller: Caller, policy: Policy, now_us: int) -> Vouched:
 
 def _unknown(name: str, kind: str, field_: str, known: Iterable[str]) -> NotACaller:
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=1)
     some = ", ".join(f"`{each}`" for each in known)
-    hint = f"did you mean `{near[0]}`?" if near else f"it has {some}" if some else ""
+    hint = did_you_mean(name, known) or (f"it has {some}" if some else "")
     return NotACaller((kind, field_), f"the policy's `identity` has no `{kind}` of `{name}`", hint)
 
 
@@ -137,15 +136,15 @@ def _of_token(caller: JwtCaller, policy: Policy, now_us: int) -> Vouched:
     return Vouched(source, _good(outcome, ("jwt", "claims")), token=token)
 
 
-def _of_key(caller: ApiKeyCaller, policy: Policy) -> Vouched:
+def _of_key(caller: ApiKeyCaller, policy: Policy, now_us: int) -> Vouched:
     sources = {each.keys.name: each for each in policy.sources if isinstance(each, ApiKeySource)}
     source = sources.get(caller.set)
     if source is None:
         raise _unknown(caller.set, "api_key", "set", sources)
-    identity = source.keys.identity(caller.id)
-    if identity is None:
+    outcome = source.keys.named(caller.id, now_us)
+    if outcome is None:
         raise NotACaller(("api_key", "id"), f"`{caller.set}` has no key that is called `{caller.id}`")
-    return Vouched(source, Outcome("api_key", identity=identity))
+    return Vouched(source, _good(outcome, ("api_key", "id")))
 
 
 def _of_certificate(caller: MtlsCaller, policy: Policy, now_us: int) -> Vouched:

@@ -227,7 +227,7 @@ class HostPattern:
 
 def _address(host: str) -> str:
     try:
-        return str(ipaddress.IPv6Address(host.removeprefix("[").removesuffix("]")))
+        return str(ipaddress.IPv6Address("" if "%" in host else host.removeprefix("[").removesuffix("]")))
     except ValueError:
         raise ValueError("expected a host in lower case without a port, or `*.` and a suffix") from None
 

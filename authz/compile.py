@@ -11,6 +11,7 @@ from typing import Any, Final
 from authz import models
 from authz.answers import Encode
 from authz.canonical import PathPattern, PathRules, twin
+from authz.decision import STATUSES
 from authz.fields import is_set
 from authz.identity.sources import Known, kinds_of, sources_of
 from authz.matchers import Addresses, Values
@@ -116,6 +117,8 @@ def _rule(
             )
     if rule.scopes and not kinds:
         compiler.written.problem((*loc, "scopes"), "the policy has no `identity`", key=True)
+    if rule.deny is not None:
+        _check_reason(rule.deny, loc, compiler)
     parameters = _parameters(rule)
     plan: AllowPlan | DenyPlan
     if rule.allow is not None:
@@ -135,8 +138,16 @@ def _rule(
 
 
 def _guardrail_rule(owner: str, index: int, rule: models.GuardrailRule, compiler: Compiler) -> Rule:
-    plan = _deny(rule.deny, DenyPlan(403), (*_SPEC, "rules", index, "deny"), compiler, _parameters(rule))
+    loc: Loc = (*_SPEC, "rules", index)
+    _check_reason(rule.deny, loc, compiler)
+    plan = _deny(rule.deny, DenyPlan(403), (*loc, "deny"), compiler, _parameters(rule))
     return replace(_clauses(owner, index, rule, compiler, plan), reason=rule.deny.reason or "guardrail")
+
+
+def _check_reason(deny: models.Deny, loc: Loc, compiler: Compiler) -> None:
+    if deny.reason in STATUSES:
+        message = "this is said of denials that no rule has made"
+        compiler.written.problem((*loc, "deny", "reason"), message, "take another word")
 
 
 def _clauses(
@@ -281,6 +292,9 @@ def _body(
 def _redirect(text: str, loc: Loc, compiler: Compiler, parameters: frozenset[str]) -> Template:
     template = compiler.template(text, loc, parameters)
     pattern = _REDIRECT_HEAD if template.constant is None else _REDIRECT
-    if template.parts and not pattern.fullmatch(template.head):
+    if (template.parts or not text) and not pattern.fullmatch(template.head):
         compiler.written.problem(loc, "expected https://HOST/... or /..., with holes behind the host only")
+    if any(compiler.reads(name, "request.url") for name in template.names & compiler.let.keys()):
+        message = "only `{request.url}` itself is encoded for a query; a `let` that reads it is not"
+        compiler.written.problem(loc, message)
     return template

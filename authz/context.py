@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from authz.attributes import Attributes
-from authz.canonical import Segments, path_of
+from authz.canonical import Segments, path_of, twin
 from authz.identity import Identity, Outcome, Refusal
 from authz.identity.cache import TokenCache
 from authz.identity.credentials import Place
@@ -215,6 +215,28 @@ def _lists(values: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {name: list(items) for name, items in values.items()}
 
 
+def _twins(request: Attributes) -> frozenset[str]:
+    """Return the names that some servers take other headers of the request for."""
+    return frozenset(map(twin, request.unusual)) if request.unusual else frozenset()
+
+
+def _headers_all(context: "Context") -> dict[str, list[str]]:
+    """Return all values by name, those of a name's twins among them."""
+    request = context.request
+    found = _lists(request.headers)
+    return found | {name: list(request.twins[name]) for name in _twins(request)}
+
+
+def _query_all(context: "Context") -> dict[str, list[str]]:
+    """Return all values by name, however a server separates parameters."""
+    request = context.request
+    found = _lists(request.query)
+    for name in request.query_doubtful:
+        values = found.setdefault(name, [])
+        values += [value for value in request.query_loose.get(name, ()) if value not in values]
+    return found
+
+
 def _port(context: Context) -> int:
     if context.port is not None:
         return context.port
@@ -232,10 +254,10 @@ _REQUEST: Final[Mapping[str, tuple[str, _Getter]]] = {
     "request.id": ("string", lambda c: c.request.id),
     "request.url": ("string", lambda c: c.request.url),
     "request.port": ("int", _port),
-    "request.headers": ("map<string,string>", lambda c: Once(c.request.headers)),
-    "request.headers_all": ("map<string,list<string>>", lambda c: _lists(c.request.headers)),
-    "request.query": ("map<string,string>", lambda c: Once(c.request.query)),
-    "request.query_all": ("map<string,list<string>>", lambda c: _lists(c.request.query)),
+    "request.headers": ("map<string,string>", lambda c: Once(c.request.headers, _twins(c.request))),
+    "request.headers_all": ("map<string,list<string>>", _headers_all),
+    "request.query": ("map<string,string>", lambda c: Once(c.request.query, c.request.query_doubtful)),
+    "request.query_all": ("map<string,list<string>>", _query_all),
     "request.client_ip": ("string", lambda c: str(c.address) if c.address is not None else None),
     "source.principal": ("string", lambda c: c.request.principal),
     "tls.sni": ("string", lambda c: c.request.sni),

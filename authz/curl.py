@@ -6,72 +6,28 @@ proxies, client certificates) are named, and unknown ones are refused.
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote_plus
 
 from authz.attributes import Attributes
+from authz.curl_options import (
+    DATA,
+    ELSEWHERE_FLAGS,
+    ELSEWHERE_VALUED,
+    FLAGS,
+    IDLE_FLAGS,
+    IDLE_VALUED,
+    SHORT,
+    TAKING,
+)
 from authz.requests import LOOPBACK, NotARequest, of_line, split_url
 
 __all__ = ["Curl", "of_curl"]
 
-_SHORT: Final[Mapping[str, str]] = {
-    "X": "request", "H": "header", "b": "cookie", "u": "user", "d": "data", "F": "form", "A": "user-agent",
-    "e": "referer", "r": "range", "T": "upload-file", "G": "get", "I": "head", "0": "http1.0", "s": "silent",
-    "S": "show-error", "v": "verbose", "k": "insecure", "i": "include", "f": "fail", "L": "location",
-    "N": "no-buffer", "#": "progress-bar", "g": "globoff", "4": "ipv4", "6": "ipv6", "O": "remote-name",
-    "J": "remote-header-name", "o": "output", "w": "write-out", "m": "max-time", "D": "dump-header",
-    "c": "cookie-jar", "E": "cert", "K": "config", "x": "proxy", "U": "proxy-user", "n": "netrc", ":": "next",
-    "Z": "parallel", "j": "junk-session-cookies",
-}  # fmt: skip
-_VALUED: Final = frozenset(
-    {
-        "request", "header", "cookie", "user", "data", "data-ascii", "data-raw", "data-binary", "data-urlencode",
-        "json", "form", "form-string", "user-agent", "referer", "range", "upload-file", "url", "oauth2-bearer",
-        "request-target", "url-query",
-    }
-)  # fmt: skip
-_FLAGS: Final = frozenset(
-    {
-        "get",
-        "head",
-        "http1.0",
-        "http1.1",
-        "http2",
-        "http2-prior-knowledge",
-        "compressed",
-        "path-as-is",
-        "globoff",
-    }
-)
-_IDLE_VALUED: Final = frozenset(
-    {
-        "output", "write-out", "max-time", "connect-timeout", "retry", "retry-delay", "retry-max-time", "cacert",
-        "capath", "resolve", "connect-to", "dump-header", "cookie-jar", "unix-socket", "max-redirs", "stderr",
-        "trace", "trace-ascii", "limit-rate", "interface", "dns-servers", "tls-max", "ciphers", "tls13-ciphers",
-        "keepalive-time", "noproxy", "pinnedpubkey", "max-filesize", "output-dir", "local-port",
-    }
-)  # fmt: skip
-_IDLE_FLAGS: Final = frozenset(
-    {
-        "silent", "show-error", "verbose", "insecure", "include", "fail", "fail-with-body", "location",
-        "buffer", "progress-bar", "progress-meter", "ipv4", "ipv6", "remote-name", "remote-header-name", "keepalive",
-        "tcp-nodelay", "retry-connrefused", "retry-all-errors", "tlsv1", "tlsv1.2", "tlsv1.3", "create-dirs",
-        "junk-session-cookies", "styled-output", "alpn", "sessionid",
-    }
-)  # fmt: skip
-_ELSEWHERE_VALUED: Final = frozenset(
-    {
-        "cert", "cert-type", "key", "key-type", "pass", "config", "proxy", "proxy-user", "proxy-header", "preproxy",
-        "socks5", "socks5-hostname", "aws-sigv4", "netrc-file", "haproxy-clientip", "doh-url", "time-cond",
-    }
-)  # fmt: skip
-_ELSEWHERE_FLAGS: Final = frozenset(
-    {"netrc", "netrc-optional", "digest", "ntlm", "negotiate", "anyauth", "haproxy-protocol", "next", "parallel", "http3", "http3-only"}
-)  # fmt: skip
-_TAKING: Final = _VALUED | _IDLE_VALUED | _ELSEWHERE_VALUED
-_DATA: Final = frozenset({"data", "data-ascii", "data-raw", "data-binary", "data-urlencode", "json"})
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9.#-]")  # behind a name may stand a credential: `--header=...`
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")  # RFC 3986 3.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +63,19 @@ def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _long(name: str, rest: Iterator[str]) -> tuple[str, str | None]:
-    if name in _TAKING:
+    if name in TAKING:
         return name, _next(f"--{name}", rest)
-    return name.removeprefix("no-"), None
+    return name, None
 
 
 def _cluster(letters: str, rest: Iterator[str]) -> Iterator[tuple[str, str | None]]:
     """Yield the options of `-sXPOST`: the first that takes a value takes what is left, else the next word."""
     for at, letter in enumerate(letters):
-        name = _SHORT.get(letter, f"-{letter}")
-        if name in _TAKING:
+        name = SHORT.get(letter, f"-{letter}")
+        if name in TAKING:
             yield name, letters[at + 1 :] or _next(f"-{letter}", rest)
             return
-        yield name.removeprefix("no-"), None
+        yield name, None
 
 
 def _next(name: str, rest: Iterator[str]) -> str:
@@ -145,21 +101,33 @@ class _Words:
 
     def take(self, name: str, value: str | None) -> None:
         """Take one option."""
-        if name in _IDLE_FLAGS | _IDLE_VALUED:
+        if value is None:
+            self._flag(name)
+        elif name in IDLE_VALUED:
             return
-        if name in _ELSEWHERE_FLAGS | _ELSEWHERE_VALUED:
+        elif name in ELSEWHERE_VALUED:
             self.not_honoured.append(f"--{name}")
-        elif value is None and name in _FLAGS:
-            self.flags.add(name)
-        elif value is None:
-            raise NotARequest(f"curl: {name if name.startswith('-') else f'--{name}'} is not known here")
-        elif name in _DATA:
+        elif name in DATA:
             self.kinds.add("json" if name == "json" else "data")
             self._add_data(name, value)
         elif name in {"form", "form-string"}:
             self.kinds.add("form")
         else:
             self._add(name, value)
+
+    def _flag(self, name: str) -> None:
+        """Take an option without a value; `no-` before its name takes it back."""
+        plain = name.removeprefix("no-")
+        if name in FLAGS:
+            self.flags.add(name)
+        elif plain in FLAGS:
+            self.flags.discard(plain)
+        elif name in ELSEWHERE_FLAGS:
+            self.not_honoured.append(f"--{name}")
+        elif plain not in IDLE_FLAGS | ELSEWHERE_FLAGS:
+            told = _NO_NAME.split(name if name.startswith("-") else f"--{name}")[0]
+            why = "takes its value as the next word" if told[2:] in TAKING else "is not known here"
+            raise NotARequest(f"curl: {told} {why}")
 
     def _add(self, name: str, value: str) -> None:
         lists = {"url": self.urls, "url-query": self.query, "header": self.headers, "cookie": self.cookies}
@@ -212,7 +180,7 @@ class _Words:
         if "globoff" not in self.flags and re.search(r"[{}]|\[(?![0-9a-fA-F:.]+\])", url):
             self.not_honoured.append("globbing in the URL (--globoff takes it as it is)")
         url = url.partition("#")[0]
-        scheme, authority, target = split_url(url if "://" in url else f"http://{url}")
+        scheme, authority, target = split_url(url if _SCHEME.match(url) else f"http://{url}")
         path, mark, query = target.partition("?")
         if "path-as-is" not in self.flags:
             path = _without_dots(path)
@@ -271,7 +239,7 @@ def _written(headers: Sequence[str]) -> Iterator[str]:
 def _encoded(value: str) -> str:
     """Return what `--data-urlencode` makes of `name=value`, `=value` or `value`."""
     name, sign, text = value.partition("=")
-    encoded = quote_plus(text if sign else value)
+    encoded = quote_plus(text if sign else value, errors="surrogateescape")
     return f"{name}={encoded}" if sign and name else encoded
 
 

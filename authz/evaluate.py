@@ -19,7 +19,7 @@ from authz.context import Context, Unidentified
 from authz.decision import CANNOT_DECIDE, SHADOW_RULE, STATUSES, Decision, Shadow, refused
 from authz.identity import Outcome
 from authz.identity.cache import TokenCache
-from authz.identity.jwks import KeySet
+from authz.identity.jwks import NONE_FETCHED, KeySet
 from authz.plans import AllowPlan
 from authz.policy import Policies, Policy, Row, Rule, first_failed
 from edgekeeper.cel import EvaluationError
@@ -30,9 +30,6 @@ Trace = Callable[[str, str, str], None]
 """Gets document, rule and the first clause that failed (empty: it matched) of each rule that is looked at."""
 
 
-_NO_KEYS: Final[Mapping[str, KeySet]] = MappingProxyType({})
-
-
 def decide(
     policies: Policies,
     request: Attributes,
@@ -40,7 +37,7 @@ def decide(
     cache: TokenCache,
     now_us: int,
     decision_id: str,
-    keys: Mapping[str, KeySet] = _NO_KEYS,
+    keys: Mapping[str, KeySet] = NONE_FETCHED,
     outcome: Outcome | None = None,
     trace: Trace | None = None,
 ) -> Decision:

@@ -5,7 +5,6 @@ The code that is traced is the code that decides: there is no second evaluator. 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from authz.answers import Allowed
@@ -15,7 +14,7 @@ from authz.decision import SHADOW_RULE, Decision
 from authz.evaluate import decide, policy_of
 from authz.identity import Outcome
 from authz.identity.cache import TokenCache
-from authz.identity.jwks import KeySet
+from authz.identity.jwks import NONE_FETCHED, KeySet
 from authz.policy import Policies, Policy, Row, Rule
 from authz.table import PathTable
 from edgekeeper.cel import Expression
@@ -24,8 +23,6 @@ __all__ = ["Explanation", "RuleNote", "explain"]
 
 MAX_RULES: Final = 200
 """Up to so many rules each is told; of more, only those whose paths fit, and how many there are besides."""
-
-_NO_KEYS: Final[Mapping[str, KeySet]] = MappingProxyType({})
 
 _Fitting: TypeAlias = Mapping[int, tuple[Row, Segments]]
 
@@ -153,7 +150,7 @@ def explain(
     request: Attributes,
     now_us: int,
     *,
-    keys: Mapping[str, KeySet] = _NO_KEYS,
+    keys: Mapping[str, KeySet] = NONE_FETCHED,
     outcome: Outcome | None = None,
     decision_id: str = "explain",
 ) -> Explanation:

@@ -15,7 +15,7 @@ __all__ = ["claims_without_has", "mentions", "sets_named", "texts"]
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\s*\.\s*[A-Za-z_][A-Za-z0-9_]*)*")
 _QUOTED: Final = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
 _HOLE: Final = re.compile(r"\{\{|\{([^{}]*)\}")
-_SET: Final = re.compile(r"\bin_set\.([A-Za-z0-9_]+)")
+_SET: Final = re.compile(r"\bin_set\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)")
 
 _ALWAYS: Final = frozenset({"iss", "aud", "exp"})
 """Claims without which no token is good."""

@@ -12,12 +12,13 @@ from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, core_schema
 
 from authz.canonical import HostPattern, PathPattern, twin
-from edgekeeper.config import Model
+from edgekeeper.config import Many, Model
 
 __all__ = [
     "AnyHost",
     "Cidr",
     "CidrOrSet",
+    "ComparedHeader",
     "HeaderName",
     "Host",
     "Id",
@@ -30,6 +31,7 @@ __all__ = [
     "Scheme",
     "Status",
     "Variable",
+    "Wanted",
     "is_set",
 ]
 
@@ -59,6 +61,20 @@ def _header(name: str) -> str:
     return name
 
 
+def _compared(name: str) -> str:
+    """Return `name` if a clause may speak of it."""
+    if name == "host":
+        raise ValueError("Envoy tells the host as `:authority`; name `hosts`, or compare `request.host`")
+    return _header(name)
+
+
+def _wanted(text: str) -> str:
+    """Return a value that a clause compares with."""
+    if "*" in text[1:-1]:
+        raise ValueError("`*` stands for any text at an end of a value only")
+    return text
+
+
 def _settable(name: str) -> str:
     """Return `name` if an answer may set or remove it."""
     if twin(name) in _HOP_BY_HOP | {"host", "content-length"}:
@@ -81,7 +97,7 @@ def _status(status: int) -> int:
 
 def _cidr(text: str) -> str:
     try:
-        network = ipaddress.ip_network(text)
+        network = ipaddress.ip_network("" if "%" in text else text)  # a zone would be dropped
     except ValueError:
         raise ValueError(
             "expected an address or a network such as 203.0.113.0/24, no bits set behind the prefix"
@@ -139,6 +155,10 @@ class _Spelled:
 
 
 HeaderName = Annotated[str, AfterValidator(_header)]
+ComparedHeader = Annotated[str, AfterValidator(_compared)]
+Wanted = Annotated[Many[Annotated[str, AfterValidator(_wanted)]], Field(min_length=1)]
+"""The values of a header or parameter that a clause takes, any of them."""
+
 RequestHeader = Annotated[str, AfterValidator(_request_settable)]
 ResponseHeader = Annotated[str, AfterValidator(_settable)]
 Status = Annotated[int, AfterValidator(_status)]

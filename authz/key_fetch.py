@@ -5,18 +5,17 @@ its connection is made, so that no name that resolves to another one afterwards 
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from authz.apart import apart
 from authz.identity.remote import MAX_DOCUMENT_BYTES, Fetched, NotFetched, Remote, fetched, keys_url
 from authz.identity.urls import is_allowed
 
@@ -32,14 +31,15 @@ _HEADERS: Final = {
     "user-agent": "edgekeeper",
 }
 
-T = TypeVar("T")
-
 Resolve = Callable[[str, int], Sequence[tuple[Any, ...]]]
 """Gives the addresses of a host and port, as `socket.getaddrinfo` does; it may block."""
 
 
 def _lookup(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    except UnicodeError:  # a label is empty, or longer than 63 signs
+        raise socket.gaierror(socket.EAI_NONAME, "not a name") from None
 
 
 class Fetcher:
@@ -158,7 +158,7 @@ class _Resolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         del family  # both
-        found = await _apart(lambda: self._resolve(host, port))
+        found = await apart(lambda: self._resolve(host, port), "key-sets-dns")
         return [
             ResolveResult(
                 hostname=host,
@@ -173,29 +173,3 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-async def _apart(work: Callable[[], T]) -> T:
-    """Return the result of `work`, done in a thread that no end of the process waits for: a resolver may hang long."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: Any, error: Exception | None) -> None:
-        if result.cancelled():
-            return
-        if error is not None:
-            result.set_exception(error)
-        else:
-            result.set_result(value)
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = work()
-        except Exception as caught:  # noqa: BLE001 - whoever waits gets it
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(settle, value, error)
-
-    threading.Thread(target=run, name="key-sets-dns", daemon=True).start()
-    return await result

@@ -7,18 +7,18 @@ for a start without network, are shared.
 
 import asyncio
 import contextlib
-import math
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
+from authz.apart import apart
 from authz.identity.jwks import KeySet
-from authz.identity.refresh import Refresh
 from authz.identity.remote import Fetched, NotFetched, Remote
 from authz.kept_keys import Kept, KeptKeys, Unusable
 from authz.key_metrics import KeyMetrics
+from authz.key_upkeep import Upkeep
 from edgekeeper.service import Component, Runtime
 
 __all__ = ["Fetch", "KeySets", "kept"]
@@ -28,6 +28,10 @@ TICK_S: Final = 1.0
 """How often the generation that serves is looked at, and what is due."""
 FIRST_WAIT_S: Final = 2.0
 """How long a start waits for keys that are not kept: a new host begins without 503s, unless the issuer is down."""
+READ_S: Final = 3.0
+"""How long what is kept is waited for: a disk that hangs must not keep a worker from its start."""
+LAST_WRITE_S: Final = 1.0
+"""How long an end waits for what is on its way to the disk."""
 
 
 class Fetch(Protocol):
@@ -62,38 +66,6 @@ def kept(state: Path, generation: Generation, now_us: int) -> Mapping[str, KeySe
     return found
 
 
-class _Upkeep:
-    """One key set: what there is of it, and when it is due. `at_us` is when it was fetched, on the monotonic clock."""
-
-    def __init__(self, remote: Remote, now_us: int) -> None:
-        self.remote = remote
-        self.refresh = Refresh(next_us=now_us)
-        self.fetched: Fetched | None = None
-        self.at_us = now_us
-        self.failure = ""
-        self.file_failure = ""
-        self.restored = False
-        self.flight: asyncio.Task[None] | None = None
-
-    @property
-    def under_way(self) -> asyncio.Task[None] | None:
-        """What is being done for it; None: nothing."""
-        return None if self.flight is None or self.flight.done() else self.flight
-
-    def age_s(self, now_us: int) -> float:
-        """Return how long ago the keys were fetched; infinite: there are none."""
-        return math.inf if self.fetched is None else (now_us - self.at_us) / 1_000_000
-
-    def component(self, now_us: int) -> Component:
-        """Return what `/readyz` says of it."""
-        why = f"; the last fetch failed: {self.failure}" if self.failure else ""
-        if self.fetched is None:
-            return Component(ready=False, detail=f"no keys{why}")
-        number = len(self.fetched.keys)
-        text = f"{number} {'key' if number == 1 else 'keys'}, {self.age_s(now_us):.0f} s old{why}"
-        return Component(ready=True, detail=text)
-
-
 class KeySets:
     """The key sets of the generation that serves.
 
@@ -104,7 +76,7 @@ class KeySets:
         self._current: Mapping[str, KeySet] = {}
         self._clock, self._log, self._snapshot, self._fetch = runtime.clock, runtime.log, snapshot, fetch
         self._files = KeptKeys(runtime.state / DIRECTORY)
-        self._upkeeps: dict[str, _Upkeep] = {}
+        self._upkeeps: dict[str, Upkeep] = {}
         self._remotes: Iterable[Remote] = ()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -118,24 +90,32 @@ class KeySets:
 
     async def start(self) -> None:
         """Take what is kept, begin to fetch, and wait a little for sets of which nothing is kept."""
-        await asyncio.to_thread(self._files.tidy, self._clock.now_us())
+        now_us = self._clock.now_us()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READ_S):
+                await apart(lambda: self._files.tidy(now_us), "key-sets-tidy")
         self.turn()
         await self.settled()
         self.turn()
         lacking = [
-            each.under_way for each in self._upkeeps.values() if each.under_way and each.fetched is None
+            each.in_flight for each in self._upkeeps.values() if each.in_flight and each.fetched is None
         ]
         if lacking:
             await asyncio.wait(lacking, timeout=FIRST_WAIT_S)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End every fetch."""
-        tasks = [self._task, *(each.under_way for each in self._upkeeps.values())]
-        running = [task for task in tasks if task is not None]
-        for task in running:
+        """End every fetch; what is being written has a moment to be."""
+        upkeeps = self._upkeeps.values()
+        writes = [each.writing for each in upkeeps if each.writing is not None]
+        others = [task for task in (self._task, *(each.flight for each in upkeeps)) if task is not None]
+        for task in others:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if writes:
+            await asyncio.wait(writes, timeout=LAST_WRITE_S)
+        for task in writes:
+            task.cancel()
+        await asyncio.gather(*others, *writes, return_exceptions=True)
 
     def want(self, id_: str) -> None:
         """Note that a token names a key that the set lacks. It sets a flag: it never waits, and cannot fail."""
@@ -157,7 +137,7 @@ class KeySets:
         now_us = self._clock.monotonic_us()
         for upkeep in self._upkeeps.values():
             self._drop_stale(upkeep, now_us)
-            if upkeep.under_way is not None:
+            if upkeep.in_flight is not None:
                 continue
             if not upkeep.restored:
                 self._flight(upkeep, self._restore)
@@ -167,8 +147,8 @@ class KeySets:
 
     async def settled(self) -> None:
         """Wait until nothing that has begun is under way."""
-        while flights := [each.under_way for each in self._upkeeps.values() if each.under_way is not None]:
-            await asyncio.wait(flights)
+        while tasks := [task for each in self._upkeeps.values() for task in each.under_way]:
+            await asyncio.wait(tasks)
 
     # -- the generation that serves ------------------------------------------------------------------------------------
 
@@ -190,22 +170,22 @@ class KeySets:
         if remotes is self._remotes:
             return
         now_us, before, self._remotes = self._clock.monotonic_us(), self._upkeeps, remotes
-        self._upkeeps = {each.id: before.get(each.id) or _Upkeep(each, now_us) for each in remotes}
+        self._upkeeps = {each.id: before.get(each.id) or Upkeep(each, now_us) for each in remotes}
         for each in remotes:
             self._adopt(self._upkeeps[each.id], each)
         for id_ in before.keys() - self._upkeeps.keys():
-            if (flight := before[id_].under_way) is not None:
-                flight.cancel()
+            for task in before[id_].under_way:
+                task.cancel()
         self._swap()
         self._metrics.forget()
 
-    def _adopt(self, upkeep: _Upkeep, remote: Remote) -> None:
-        """Have the settings of this generation count from now on; keys fetched under others are fetched anew at once."""
+    def _adopt(self, upkeep: Upkeep, remote: Remote) -> None:
+        """Have the settings of this generation count from now on; with other times keys are fetched anew at once."""
         if upkeep.remote != remote:
             upkeep.remote = remote
             upkeep.refresh = replace(upkeep.refresh, next_us=self._clock.monotonic_us())
 
-    def _drop_stale(self, upkeep: _Upkeep, now_us: int) -> None:
+    def _drop_stale(self, upkeep: Upkeep, now_us: int) -> None:
         if upkeep.fetched is not None and now_us - upkeep.at_us >= upkeep.remote.max_stale_us:
             upkeep.fetched = None
             self._swap()
@@ -217,24 +197,26 @@ class KeySets:
 
     # -- what is under way ---------------------------------------------------------------------------------------------
 
-    def _flight(self, upkeep: _Upkeep, work: Callable[[_Upkeep], Coroutine[Any, Any, None]]) -> None:
+    def _flight(self, upkeep: Upkeep, work: Callable[[Upkeep], Coroutine[Any, Any, None]]) -> None:
         upkeep.flight = asyncio.create_task(work(upkeep))
         upkeep.flight.add_done_callback(lambda _: self._wake.set())
 
-    async def _restore(self, upkeep: _Upkeep) -> None:
+    async def _restore(self, upkeep: Upkeep) -> None:
         """Take the keys that are kept, if there are any of use."""
         upkeep.restored, now_us = True, self._clock.now_us()
         try:
-            found = await asyncio.to_thread(self._files.read, upkeep.remote, now_us)
-        except Unusable as error:
+            async with asyncio.timeout(READ_S):
+                found = await apart(lambda: self._files.read(upkeep.remote, now_us), "key-sets-read")
+        except (Unusable, TimeoutError) as error:
             self._metrics.file(upkeep.remote, "ignored")
-            self._say("warning", "the kept keys are ignored", upkeep, str(error))
+            why = str(error) or f"it was not read within {READ_S:g} s"
+            self._say("warning", "the kept keys are ignored", upkeep, why)
             return
         if found is not None:
             self._metrics.file(upkeep.remote, "used")
             self._take(upkeep, found.fetched, self._clock.monotonic_us() - (now_us - found.at_us))
 
-    async def _refresh(self, upkeep: _Upkeep) -> None:
+    async def _refresh(self, upkeep: Upkeep) -> None:
         """Fetch the keys."""
         remote = upkeep.remote
         try:
@@ -249,9 +231,9 @@ class KeySets:
             if upkeep.remote is not remote:
                 return  # a reload came in between: fetched anew under its settings
             self._succeeded(upkeep, found)
-            await self._keep(upkeep, Kept(found, self._clock.now_us()))
+            self._keep(upkeep, Kept(found, self._clock.now_us()))
 
-    def _succeeded(self, upkeep: _Upkeep, found: Fetched) -> None:
+    def _succeeded(self, upkeep: Upkeep, found: Fetched) -> None:
         self._metrics.refresh(upkeep.remote, "ok")
         before, failure, upkeep.failure = upkeep.fetched, upkeep.failure, ""
         self._take(upkeep, found, self._clock.monotonic_us())
@@ -262,12 +244,13 @@ class KeySets:
         if found.refused and (before is None or before.refused != found.refused):
             self._say("warning", "keys are left out", upkeep, "; ".join(sorted(set(found.refused))))
 
-    def _take(self, upkeep: _Upkeep, found: Fetched, at_us: int) -> None:
-        upkeep.fetched, upkeep.at_us = found, at_us
+    def _take(self, upkeep: Upkeep, found: Fetched, at_us: int) -> None:
+        upkeep.at_us = at_us
+        upkeep.fetched = replace(found, content=b"")  # the keys are made, and the document may be large
         upkeep.refresh = upkeep.refresh.succeed(at_us, upkeep.remote.refresh_us, random.random())  # noqa: S311
         self._swap()
 
-    def _failed(self, upkeep: _Upkeep, reason: str, text: str) -> None:
+    def _failed(self, upkeep: Upkeep, reason: str, text: str) -> None:
         self._metrics.refresh(upkeep.remote, reason)
         now_us, period_us = self._clock.monotonic_us(), upkeep.remote.refresh_us
         upkeep.refresh = upkeep.refresh.fail(now_us, period_us, random.random())  # noqa: S311
@@ -275,22 +258,33 @@ class KeySets:
             upkeep.failure = text
             self._say("warning", "the keys cannot be fetched", upkeep, text)
 
-    async def _keep(self, upkeep: _Upkeep, found: Kept) -> None:
-        try:
-            await asyncio.to_thread(self._files.write, upkeep.remote, found)
-        except Unusable as error:
-            self._metrics.file(upkeep.remote, "not_written")
-            if str(error) != upkeep.file_failure:
-                self._say("warning", "the keys would not survive a restart", upkeep, str(error))
-            upkeep.file_failure = str(error)
+    def _keep(self, upkeep: Upkeep, found: Kept) -> None:
+        """Begin to write the keys down, unless that is still being done: a disk may hang, and no fetch waits for it."""
+        if upkeep.is_written:
+            upkeep.writing = asyncio.create_task(self._write(upkeep, found))
         else:
-            self._metrics.file(upkeep.remote, "written")
+            self._not_written(upkeep, "the write before has not ended")
+
+    async def _write(self, upkeep: Upkeep, found: Kept) -> None:
+        remote = upkeep.remote
+        try:
+            await apart(lambda: self._files.write(remote, found), "key-sets-write")
+        except Unusable as error:
+            self._not_written(upkeep, str(error))
+        else:
+            self._metrics.file(remote, "written")
             upkeep.file_failure = ""
+
+    def _not_written(self, upkeep: Upkeep, why: str) -> None:
+        self._metrics.file(upkeep.remote, "not_written")
+        if why != upkeep.file_failure:
+            self._say("warning", "the keys would not survive a restart", upkeep, why)
+        upkeep.file_failure = why
 
     # -- what is told --------------------------------------------------------------------------------------------------
 
     def _say(
-        self, level: Literal["info", "warning", "error"], body: str, upkeep: _Upkeep, why: str = ""
+        self, level: Literal["info", "warning", "error"], body: str, upkeep: Upkeep, why: str = ""
     ) -> None:
         number = 0 if upkeep.fetched is None else len(upkeep.fetched.keys)
         about = {"provider": upkeep.remote.name, "keys": number, "reason": why}

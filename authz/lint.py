@@ -1,6 +1,6 @@
 """What is no mistake in a document and yet is probably not meant: each finding has a name and a place.
 
-Looks at documents in which nothing is wrong. Ordinary policies have no findings; docs/authz.md says of each what it
+Looks at documents in which nothing is wrong. Ordinary policies have no findings; docs/authz-tools.md says of each what it
 means and what makes it silent. Pure: no I/O, no clock.
 """
 

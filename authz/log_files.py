@@ -5,15 +5,15 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import msgspec
 
 from authz.decision_record import MAX_LINE_BYTES, SCHEMA
 from edgekeeper.errors import OperatorError
-from edgekeeper.rotation import Names
+from edgekeeper.rotation import SUFFIXES, Names
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -22,36 +22,47 @@ else:
 
 __all__ = ["Lines", "files_of", "found"]
 
+_File: TypeAlias = BinaryIO | gzip.GzipFile | zstd.ZstdFile
+
 _BLOCK_BYTES: Final = 1 << 20
+_ENDINGS: Final = tuple(filter(None, SUFFIXES.values()))
 _ZSTD, _GZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
 _BROKEN: Final = (EOFError, OSError, zlib.error, zstd.ZstdError)
 """What a compressed file that ends early, or is none, raises."""
 
 
 class Lines:
-    """The records of one file, from its beginning; `torn` counts lines that are no JSON, `foreign` other schemas."""
+    """The records of one file, once and from its beginning, until `close`.
+
+    `torn` counts lines that are no JSON, `foreign` other schemas.
+    """
 
     def __init__(self, path: str) -> None:
-        """Take the file at `path`; `-` is standard input.
+        """Open the file at `path`; `-` is standard input. It stays this one if it is renamed or removed meanwhile.
 
         Raises:
             OperatorError: Operator error: it cannot be opened.
         """
         self.torn = self.foreign = 0
-        self._open = _opener(path)
+        with contextlib.ExitStack() as files:
+            self._file = _opened(path, files)
+            self._files = files.pop_all()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        with self._open() as file:
-            for line in self._lines(file):
-                record = _record(line)
-                if record is None:
-                    self.torn += 1
-                elif record.get("schema") != SCHEMA:
-                    self.foreign += 1
-                else:
-                    yield record
+        for line in self._lines(self._file):
+            record = _record(line)
+            if record is None:
+                self.torn += 1
+            elif record.get("schema") != SCHEMA:
+                self.foreign += 1
+            else:
+                yield record
 
-    def _lines(self, file: IO[bytes]) -> Iterator[bytes]:
+    def close(self) -> None:
+        """Let go of the file."""
+        self._files.close()
+
+    def _lines(self, file: _File) -> Iterator[bytes]:
         while True:
             try:
                 line = file.readline(MAX_LINE_BYTES + 1)
@@ -67,7 +78,7 @@ class Lines:
                 _skip(file)
 
 
-def _skip(file: IO[bytes]) -> None:
+def _skip(file: _File) -> None:
     """Go to the end of a line that is longer than any of ours."""
     with contextlib.suppress(*_BROKEN):
         while (rest := file.readline(_BLOCK_BYTES)) and not rest.endswith(b"\n"):
@@ -75,14 +86,21 @@ def _skip(file: IO[bytes]) -> None:
 
 
 def files_of(path: str) -> list[str]:
-    """Return the files of the log at `path`: itself and what was rotated of it, the newest first."""
+    """Return the files of the log at `path`: itself and what was rotated of it, the newest first.
+
+    A rotated file that is there compressed and plain as well (a compression was cut short) is the compressed one: it gets
+    its name when it is whole.
+    """
     place = Path(path)
     try:
         there = os.listdir(place.parent)  # noqa: PTH208 - names are wanted
     except OSError:
         return []
     own = [place.name] if place.name in there else []
-    return [str(place.with_name(name)) for name in [*own, *reversed(Names(place.name).rotated(there))]]
+    rotated = Names(place.name).rotated(there)
+    whole = {name.removesuffix(ending) for name in rotated for ending in _ENDINGS if name.endswith(ending)}
+    names = [*own, *(name for name in reversed(rotated) if name not in whole)]
+    return [str(place.with_name(name)) for name in names]
 
 
 def found(path: str, decision_id: str) -> dict[str, Any] | None:
@@ -93,8 +111,9 @@ def found(path: str, decision_id: str) -> dict[str, Any] | None:
     Raises:
         OperatorError: Operator error: it cannot be opened.
     """
-    wanted, last = f'"{decision_id}"'.encode(), None
-    with _opener(path)() as file:
+    wanted, last = f'"{decision_id}"'.encode("utf-8", "surrogatepass"), None
+    with contextlib.ExitStack() as files:
+        file = _opened(path, files)
         if isinstance(file, gzip.GzipFile | zstd.ZstdFile):
             for block in _forwards(file):
                 last = _last(block, wanted, decision_id) or last
@@ -128,7 +147,7 @@ def _forwards(file: gzip.GzipFile | zstd.ZstdFile) -> Iterator[bytes]:
     yield rest
 
 
-def _backwards(file: IO[bytes]) -> Iterator[bytes]:
+def _backwards(file: BinaryIO) -> Iterator[bytes]:
     """Yield the file in blocks of whole lines, the last one first."""
     at, rest = file.seek(0, os.SEEK_END), b""
     while at > 0:
@@ -149,19 +168,19 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _opener(path: str) -> Callable[[], Any]:
-    """Return what opens the file.
+def _opened(path: str, files: contextlib.ExitStack) -> _File:
+    """Return the file, decompressed as it is read; `files` gets what is to be closed.
 
     Raises:
         OperatorError: Operator error: it cannot be read.
     """
     if path == "-":
-        return lambda: contextlib.nullcontext(sys.stdin.buffer)
+        return sys.stdin.buffer
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - as all the others
-            head = file.read(4)
+        file = files.enter_context(open(path, "rb"))  # noqa: PTH123, SIM115 - as all the others; `files` closes it
+        head = file.peek(len(_ZSTD))
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror}") from None
     if head.startswith(_ZSTD):
-        return lambda: zstd.open(path, "rb")
-    return lambda: gzip.open(path, "rb") if head.startswith(_GZIP) else open(path, "rb")  # noqa: PTH123
+        return files.enter_context(zstd.ZstdFile(file))
+    return files.enter_context(gzip.GzipFile(fileobj=file)) if head.startswith(_GZIP) else file

@@ -83,9 +83,9 @@ class Values:
         return all(self._fits(patterns, twins.get(twin(name), ())) for name, patterns in self.wanted)
 
     def _fits(self, patterns: tuple[str, ...], values: Sequence[str]) -> bool:
+        if len(values) + sum(value.count(",") for value in values) > MAX_MEMBERS:
+            return self.denies  # nobody looks at each of so many, and a doubt denies
         if self.denies:
-            if len(values) + sum(value.count(",") for value in values) > MAX_MEMBERS:
-                return True  # nobody looks at each of so many, and a doubt denies
             return any(
                 _equal(pattern, part) for value in values for part in _parts(value) for pattern in patterns
             )
@@ -97,8 +97,6 @@ def _is_wanted(value: str, patterns: tuple[str, ...]) -> bool:
         return any(_equal(pattern, value) for pattern in patterns)
     if any("," in pattern and _equal(pattern, value) for pattern in patterns):
         return True
-    if value.count(",") >= MAX_MEMBERS:
-        return False
     _, *members = _parts(value)
     return all(any(_equal(pattern, member) for pattern in patterns) for member in members)
 

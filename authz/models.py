@@ -12,7 +12,7 @@ from authz.answer_models import Allow, Answer, Body, Deny, OnDeny
 from authz.fields import (
     AnyHost,
     CidrOrSet,
-    HeaderName,
+    ComparedHeader,
     Host,
     Id,
     Metadata,
@@ -20,6 +20,7 @@ from authz.fields import (
     Path,
     RequestHeader,
     Variable,
+    Wanted,
 )
 from authz.identity.entries import Anonymous, Identity, IdentityKind, Jwt
 from authz.sets import Scope
@@ -68,10 +69,10 @@ class GuardrailRule(Model):
     client_ips: Many[CidrOrSet] | None = Field(default=None, min_length=1)
     """Networks of the connection's peer, any of them: names of `IpSet`s, addresses, CIDRs. Default any."""
 
-    headers: dict[HeaderName, Many[str]] = {}
+    headers: dict[ComparedHeader, Wanted] = {}
     """Header to values, any of them, `*` at an end. An absent header is no match. Default none."""
 
-    query: dict[str, Many[str]] = {}
+    query: dict[str, Wanted] = {}
     """Query parameter to values, as `headers`. Default none."""
 
     when: str | None = None
@@ -105,10 +106,10 @@ class Rule(Model):
     client_ips: Many[CidrOrSet] | None = Field(default=None, min_length=1)
     """Networks of the connection's peer, any of them: names of `IpSet`s, addresses, CIDRs. Default any."""
 
-    headers: dict[HeaderName, Many[str]] = {}
+    headers: dict[ComparedHeader, Wanted] = {}
     """Header to values, any of them, `*` at an end. An absent header is no match. Default none."""
 
-    query: dict[str, Many[str]] = {}
+    query: dict[str, Wanted] = {}
     """Query parameter to values, as `headers`. Default none."""
 
     when: str | None = None
@@ -192,7 +193,7 @@ class Policy(Model):
 class GuardrailSpec(Model):
     """Denials that no policy can lift."""
 
-    hosts: Many[AnyHost] = ("*",)
+    hosts: Many[AnyHost] = Field(default=("*",), min_length=1)
     """Hosts that it holds for: exact, `*.` and a suffix, or `*`. Default all."""
 
     mode: Mode = "enforce"

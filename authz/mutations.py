@@ -90,12 +90,11 @@ def mutations(policies: Policies, names: Iterable[str]) -> Iterator[Mutation]:
         policy = policies.by_name[name]
         for rule in policy.rules:
             yield from _of(rule, policy)
-    rails = {(rule.owner, rule.id): rule for _, rail in policies.guardrails.items() for rule in rail.rules}
-    for owner in dict.fromkeys(owner for owner, _ in rails):
+    for owner in dict.fromkeys(rule.owner for rule in policies.rails):
         yield Mutation(owner, None, "the guardrail off", guards=True)
-    for (owner, _), rule in rails.items():
-        yield Mutation(owner, rule, "removed", guards=True)
-        yield from (replace(each, guards=True) for each in _without_clauses(rule))
+    for rule in policies.rails:
+        yield Mutation(rule.owner, rule, "removed", guards=True)
+        yield from (replace(each, guards=True) for each in _variants(rule))
 
 
 def _of(rule: Rule, policy: Policy) -> Iterator[Mutation]:
@@ -106,9 +105,7 @@ def _of(rule: Rule, policy: Policy) -> Iterator[Mutation]:
         trusted = policy.shadow_answer
         plan = AllowPlan(remove=trusted.remove, protected=trusted.protected)
         yield Mutation(rule.owner, rule, "allows", replace(rule, plan=plan))
-    if rule.shadow:
-        yield Mutation(rule.owner, rule, "enforced", replace(rule, shadow=False))
-    yield from _without_clauses(rule)
+    yield from _variants(rule, frozenset(source.kind for source in policy.sources))
 
 
 _CLAUSES: Final[Mapping[str, tuple[str, Any]]] = {
@@ -122,14 +119,30 @@ _CLAUSES: Final[Mapping[str, tuple[str, Any]]] = {
 }
 
 
-def _without_clauses(rule: Rule) -> Iterator[Mutation]:
+def _variants(rule: Rule, kinds: frozenset[str] = frozenset()) -> Iterator[Mutation]:
+    """Yield the rule enforced, and with one clause less or its contrary; callers may be of these `kinds`."""
+    if rule.shadow:
+        yield Mutation(rule.owner, rule, "enforced", replace(rule, shadow=False))
     for clause, (field, nothing) in _CLAUSES.items():
-        if getattr(rule, field) != nothing:
+        if getattr(rule, field) != nothing and not _says_nothing(clause, rule, kinds):
             yield Mutation(rule.owner, rule, f"without `{clause}`", replace(rule, **{field: nothing}))
     if rule.when is not None:
         negated = cast("Expression", _Not(rule.when))
         yield Mutation(rule.owner, rule, "without `when`", replace(rule, when=None))
         yield Mutation(rule.owner, rule, "`when` negated", replace(rule, when=negated))
+
+
+def _says_nothing(clause: str, rule: Rule, kinds: frozenset[str]) -> bool:
+    """Return whether the rule decides every request as it does without the clause, so that no case could notice."""
+    if clause == "paths":
+        return any(pattern.pieces[0][0] == "rest" for pattern in rule.patterns)
+    # who is nobody has no scope
+    return (
+        clause == "identity"
+        and rule.kinds is not None
+        and bool(rule.scopes)
+        and kinds - {"anonymous"} <= rule.kinds
+    )
 
 
 class Cases:

@@ -23,7 +23,8 @@ _HEADERS: Final = (
 )  # fmt: skip
 _NAMES: Final = ("access_token", "token", "jwt", "api_key", "authorization")
 _SCHEMES: Final = ("Bearer", "Token", "Basic", "ApiKey", "JWT")
-_MOST: Final = 4
+MOST_OTHERS: Final = 32
+"""How many other callers' credentials are tried with each case: the first of the document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,15 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A request with credentials, how to say it, and the honest forms of it."""
+    """A request with credentials, how to say it, and the honest forms of it.
+
+    `each`: it must not be allowed unless each of them is, since a backend may take it for any.
+    """
 
     what: str
     request: Attributes
     honest: tuple[Attributes, ...]
+    each: bool = False
 
 
 def carry(request: Attributes, place: Place, text: str) -> Attributes | None:
@@ -77,7 +82,7 @@ def placements(bare: Attributes, own: Carried | None, others: Sequence[Carried])
             yield Placed(f"{what} of `{own.who}`", request, honest)
         for what, request in _elsewhere(bare, own):
             yield Placed(what, request, honest)
-    for other in others[:_MOST]:
+    for other in others[:MOST_OTHERS]:
         for form in honest:
             for what, request in _elsewhere(form, other):
                 yield Placed(what, request, honest)
@@ -93,6 +98,26 @@ def placements(bare: Attributes, own: Carried | None, others: Sequence[Carried])
             yield Placed(told + beside, both, (*honest, alone))
         for what, request in loosely(alone, other.place):
             yield Placed(f"{what} of `{other.who}`", request, (*honest, alone))
+        if own is not None and own.place == other.place:
+            for what, request in _in_one_place(bare, own.place, own, other):
+                yield Placed(what, request, (honest[0], alone), each=True)
+
+
+def _in_one_place(
+    bare: Attributes, place: Place, one: Carried, other: Carried
+) -> Iterator[tuple[str, Attributes]]:
+    """Yield the request with two good credentials where there should be one."""
+    for first, second in ((one, other), (other, one)):
+        told = f"the credentials of `{first.who}` and `{second.who}`"
+        if place.header is None:
+            carried = carry(bare, place, first.text)
+            both = carry(carried, place, second.text) if carried is not None else None
+            if both is not None:
+                yield told, both
+            continue
+        lines = [f"{place.prefix} {each.text}".strip() for each in (first, second)]
+        yield f"{told} in two lines", header_set(bare, place.header, *lines)
+        yield f"{told} in one line", header_set(bare, place.header, ", ".join(lines))
 
 
 def _honest(bare: Attributes, own: Carried | None) -> tuple[Attributes, ...]:
@@ -143,7 +168,7 @@ def _elsewhere(request: Attributes, carried: Carried) -> Iterator[tuple[str, Att
     """Yield the request with a credential where the policy does not look for it, and a backend could."""
     who = f"the credential of `{carried.who}`"
     if carried.place is None:
-        if HEADER not in request.headers:
+        if carried.principal and HEADER not in request.headers:
             line = f"URI={carried.principal}"
             yield f"`{HEADER}` with the ID of `{carried.who}`", header_set(request, HEADER, line)
         return

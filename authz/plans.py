@@ -18,13 +18,14 @@ from authz.context import Context
 from authz.templates import JsonTemplate, Template
 from edgekeeper.cel import EvaluationError
 
-__all__ = ["AllowPlan", "DenyPlan", "Templates"]
+__all__ = ["BAD_URL", "AllowPlan", "DenyPlan", "Templates"]
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # Spaces at the ends are no part of a value (RFC 9110 5.5): whoever reads it drops them, and ` root` becomes `root`. Some
 # drop what Unicode calls a space, as Go's TrimSpace.
 _PLAIN_VALUE: Final = re.compile(rf"[!-~](?:[ -~]{{0,{MAX_VALUE_BYTES - 2}}}[!-~])?\Z").match
-_BAD_URL: Final = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
+BAD_URL: Final = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
+"""Signs that no redirect holds: RFC 3986 has them in no URL."""
 
 
 def _value(template: Template, context: Context) -> str:
@@ -88,7 +89,7 @@ class DenyPlan:
 
     def _redirected(self, redirect: Template, context: Context) -> Denied:
         location = redirect.text(context.escaped)
-        if _BAD_URL.search(location) or len(location) > MAX_VALUE_BYTES:
+        if BAD_URL.search(location) or len(location) > MAX_VALUE_BYTES:
             raise EvaluationError("the redirect is not a URL")
         return Denied(302, (("location", location),))
 
@@ -216,8 +217,14 @@ class AllowPlan:
         return tuple(name for name in unusual if twin(name) in self.protected)
 
     def _written(self, request: Attributes) -> tuple[str, ...]:
-        """Return the request's own spellings of the parameters that we set or remove: Envoy does not decode names."""
+        """Return the request's own spellings of the parameters that we set or remove: Envoy does not decode names.
+
+        Raises:
+            EvaluationError: Client error: one of them stands behind a `;`, where Envoy does not look for it.
+        """
         ours = {*self.query_remove, *(name for name, _ in self.query_set)}
+        if not ours.isdisjoint(request.query_doubtful):
+            raise EvaluationError("a parameter that is set or removed stands beside a `;` in the query")
         plain = {quote(name, safe="") for name in ours}
         return tuple(raw for raw, name in request.query_names.items() if name in ours and raw not in plain)
 

@@ -102,7 +102,7 @@ def first_failed(row: Row, context: Context) -> str:
         return "client_ips"
     if rule.headers is not None and not _has(rule.headers, request, allows=rule.allows):
         return "headers"
-    if rule.query is not None and not rule.query.match(request.query):
+    if rule.query is not None and not _asks(rule.query, request, allows=rule.allows):
         return "query"
     if rule.kinds is not None or rule.scopes:
         outcome = context.known or context.identified()
@@ -123,6 +123,14 @@ def _has(wanted: Values, request: Attributes, *, allows: bool) -> bool:
     if not allows:
         return wanted.match(request.twins)
     return wanted.match(request.headers) and (not request.unusual or wanted.match_twins(request.twins))
+
+
+def _asks(wanted: Values, request: Attributes, *, allows: bool) -> bool:
+    """Return whether the query fits: for an allowance however a server separates parameters, for a denial in any way."""
+    strict, loose = request.query, request.query_loose
+    if strict is loose:
+        return wanted.match(strict)
+    return (all if allows else any)(map(wanted.match, (strict, loose)))
 
 
 def _from(addresses: Addresses, context: Context) -> bool:
@@ -181,6 +189,12 @@ class Policies:
     cannot_decide_is_error: bool = False
     off: frozenset[str] = frozenset()
     remotes: tuple[Remote, ...] = ()
+
+    @property
+    def rails(self) -> tuple[Rule, ...]:
+        """The rules of all guardrails, each once for all of its hosts."""
+        rules = (rule for _, rail in self.guardrails.items() for rule in rail.rules)
+        return tuple({(rule.owner, rule.id): rule for rule in rules}.values())
 
     @classmethod
     def of(

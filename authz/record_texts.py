@@ -7,12 +7,19 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
+from authz.plans import BAD_URL
 from authz.withheld import looks_secret
 
-__all__ = ["are_fit", "ascii_json", "is_odd", "is_plain", "json_of", "names_of", "path_of", "text_of"]
+__all__ = [
+    "REDACTED", "are_fit", "ascii_json", "fits_urls", "is_odd", "is_plain", "json_of", "names_of", "path_of", "text_of",
+]  # fmt: skip
+
+REDACTED: Final = "REDACTED"
+"""What stands for a text, or for a part of a path, that looks like a secret."""
 
 _MAX_NAME: Final = 128
 _MAX_VALUES: Final = 32
@@ -20,6 +27,7 @@ _MAX_VALUE_CHARACTERS: Final = 1024
 _MAX_CLAIM_BYTES: Final = 4096
 _MAX_PATH: Final = 2048
 _MAX_TEXT: Final = 512
+_MIN_SECRET: Final = 11
 _ALL_NAMES: Final = 8192
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -27,24 +35,30 @@ _UNSAFE: Final = re.compile("[^\x00-\x7e]")
 
 
 def text_of(text: str, place: str, masked: list[str]) -> str:
-    """Return a text of bounded length and in Unicode; one that had to be changed for it is told in `masked`."""
-    if len(text) <= _MAX_TEXT and (text.isascii() or _is_unicode(text)):
+    """Return a text of bounded length, in Unicode and no secret; one that had to be changed for it is told in `masked`."""
+    is_secret = len(text) >= _MIN_SECRET and looks_secret(text)
+    if not is_secret and len(text) <= _MAX_TEXT and (text.isascii() or _is_unicode(text)):
         return text
     if place not in masked:
         masked.append(place)
-    return _unicode(text[:_MAX_TEXT])
+    return REDACTED if is_secret else _unicode(text[:_MAX_TEXT])
 
 
 def path_of(path: str, masked: list[str]) -> str:
-    """Return a path, segments that look like a token masked; longer than 2048 characters, it is cut."""
-    if looks_secret(path):
+    """Return a path, segments that look like a token (decoded, too) masked; longer than 2048 characters, it is cut."""
+    if _is_secret(path):
         masked.append("url.path")
         segments = path[:_MAX_PATH].split("/")
-        path = "/".join("REDACTED" if looks_secret(each) else each for each in segments)
+        path = "/".join(REDACTED if _is_secret(each) else each for each in segments)
+        path = f"/{REDACTED}" if _is_secret(path) else path  # the secret holds a slash itself
     if len(path) > _MAX_PATH or not (path.isascii() or _is_unicode(path)):
         masked.append("url.path")
         path = _unicode(path[:_MAX_PATH])
     return path
+
+
+def _is_secret(path: str) -> bool:
+    return looks_secret(path) or ("%" in path and looks_secret(unquote(path)))
 
 
 def names_of(names: Collection[str], place: str, masked: list[str]) -> list[str]:
@@ -66,6 +80,11 @@ def names_of(names: Collection[str], place: str, masked: list[str]) -> list[str]
 def is_plain(text: str) -> bool:
     """Return whether any header or body can hold the text as it is."""
     return text.isascii() and text.isprintable() and text == text.strip(" ") and 0 < len(text) <= _MAX_TEXT
+
+
+def fits_urls(text: str) -> bool:
+    """Return whether a redirect can hold the text as it is."""
+    return BAD_URL.search(text) is None
 
 
 def is_odd(values: Mapping[str, Sequence[str]]) -> bool:

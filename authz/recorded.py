@@ -3,7 +3,7 @@
 Edge: reads logs and the history of generations.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import yaml
@@ -14,10 +14,10 @@ from authz.decision import SHADOW_RULE
 from authz.log_files import files_of, found
 from authz.policy import Policies
 from authz.replay import watched
-from authz.retold import decided_again, verdict_of
-from authz.telling import shown
+from authz.retold import Verdict, decided_again, verdict_of
 from edgekeeper.errors import ConfigError, OperatorError
 from edgekeeper.history import History
+from edgekeeper.printable import shown
 from edgekeeper.settings import Settings
 from edgekeeper.sources import Record, RecordedSources
 from edgekeeper.yaml import Document, parse
@@ -50,7 +50,7 @@ def recorded(settings: Settings, section: AuthzSection, decision_id: str) -> dic
 
 
 def _told(settings: Settings, section: AuthzSection, record: dict[str, Any], file: str) -> dict[str, Any]:
-    generation = record.get("authz.policy.revision", "")
+    generation = str(record.get("authz.policy.revision", ""))
     told: dict[str, Any] = {
         "record": record, "log": file, "generation": generation, "rules": [], "trace": [], "notes": []
     }  # fmt: skip
@@ -62,13 +62,28 @@ def _told(settings: Settings, section: AuthzSection, record: dict[str, Any], fil
             f"generation {generation or '(none)'} is not kept (those that are: {names}): its rules cannot be shown"
         )
         return told
-    told["rules"] = list(_rules(kept, record))
-    if not told["rules"]:
+    try:
+        before = verdict_of(record)
+    except _NOT_OURS:
+        told["notes"].append(_UNREADABLE)
+        return told
+    told["rules"] = list(_rules(kept, before, {entry.path for entry in section.policies}))
+    if not _decider(before):
         told["notes"].append(
             "no rule decided: the request was refused before, or no rule of the policy matched"
         )
     _retrace(section, kept, record, told)
     return told
+
+
+def _decider(verdict: Verdict) -> str:
+    """Return the rule that decided, or would have if its policy were not in shadow; empty: none."""
+    would = verdict.shadow[-1][1] if verdict.shadow else ""
+    return would if verdict.rule == SHADOW_RULE else verdict.rule
+
+
+_NOT_OURS: Final = (AttributeError, KeyError, TypeError, ValueError)
+_UNREADABLE: Final = "the record cannot be read: it is not as we write it"
 
 
 def _retrace(section: AuthzSection, kept: Record, record: Mapping[str, Any], told: dict[str, Any]) -> None:
@@ -85,8 +100,8 @@ def _retrace(section: AuthzSection, kept: Record, record: Mapping[str, Any], tol
 
     try:
         before, again = verdict_of(record), decided_again(watched(policies), record, trace)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        told["notes"].append("the record cannot be read: it is not as we write it")
+    except _NOT_OURS:
+        told["notes"].append(_UNREADABLE)
         return
     if again.verdict is None:
         told["notes"].append(f"the log does not show all that the decision depends on: {again.missing}")
@@ -106,14 +121,16 @@ def _policies(section: AuthzSection, kept: Record, generation: str) -> Policies 
 # -- the text of a rule -----------------------------------------------------------------------------------------------
 
 
-def _rules(kept: Record, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the rules that the line names, those in shadow after the one that decided."""
-    named = [(record.get("authz.policy.name", ""), record.get("authz.policy.rule", ""))]
-    named += [(each["policy"], each["rule"]) for each in record.get("authz.shadow", ())]
+def _rules(kept: Record, verdict: Verdict, named_files: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rules that the line names, those in shadow after the one that decided.
+
+    `named_files` may hold documents whatever their names end in.
+    """
+    named = [(verdict.policy, verdict.rule), *((policy, rule) for policy, rule, *_ in verdict.shadow)]
     wanted = [(policy, rule) for policy, rule in dict.fromkeys(named) if rule not in {"", SHADOW_RULE}]
     texts: dict[tuple[str, str], dict[str, Any]] = {}
     for file, content in kept.files.items():
-        if file.endswith((".yaml", ".yml")) and wanted:
+        if wanted and (file.endswith((".yaml", ".yml")) or file in named_files):
             texts |= {(each["document"], each["rule"]): each for each in _of_file(file, content, wanted)}
     yield from (texts[each] for each in wanted if each in texts)
 
@@ -170,7 +187,7 @@ def lines(told: Mapping[str, Any]) -> Iterator[str]:
 def _lines(told: Mapping[str, Any]) -> Iterator[str]:
     record = told["record"]
     by = " / ".join(
-        each for each in (record.get("authz.policy.name"), record.get("authz.policy.rule")) if each
+        str(each) for each in (record.get("authz.policy.name"), record.get("authz.policy.rule")) if each
     )
     effect, reason, at = (record.get(each, "?") for each in ("authz.decision", "authz.reason", "timestamp"))
     yield f"{effect} by {by or 'no policy'}: {reason}"

@@ -95,10 +95,11 @@ class Replay:
         try:
             weight, decision_id = int(record.get("authz.sample_weight", 1)), str(record["decision_id"])
             before, again = verdict_of(record), decided_again(self._policies, record)
-        except (AttributeError, KeyError, TypeError, ValueError):
+            count = self._count(before, again)
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             self.torn += 1  # somebody else's, under our name
             return
-        self._count(before, again).add(decision_id, weight)
+        count.add(decision_id, weight)
 
     def _count(self, before: Verdict, again: Again) -> Count:
         if again.verdict is None:
@@ -115,9 +116,12 @@ class Replay:
         found = [(change, count) for change, count in self.changes.items() if change.kind == kind]
         return sorted(found, key=lambda each: (-each[1].decisions, str(each[0])))
 
+    def cannot_tell(self) -> list[tuple[str, Count]]:
+        """Return what the log does not show, the most frequent first."""
+        return sorted(self.untold.items(), key=lambda each: (-each[1].decisions, each[0]))
+
     def plain(self) -> dict[str, Any]:
         """Return it for JSON."""
-        untold = sorted(self.untold.items(), key=lambda each: (-each[1].decisions, each[0]))
         return {
             "generation": self.generation,
             "lines": self.lines,
@@ -135,7 +139,7 @@ class Replay:
                 for kind in KINDS
                 for change, count in self.of_kind(kind)
             ],
-            "cannot_tell": [{"missing": missing, **count.plain()} for missing, count in untold],
+            "cannot_tell": [{"missing": missing, **count.plain()} for missing, count in self.cannot_tell()],
         }
 
 

@@ -1,22 +1,20 @@
 """A line of the decision log as a request again: what it shows, what it does not, and the decision on it by other rules.
 
-Who called is taken from the line, since no credential is in it: the caller is whom the service found then, wherever the
-rules still look for that credential. Pure: no I/O, no clock.
+Who called is taken from the line, too (`logged_caller`). Pure: no I/O, no clock.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from authz.attributes import Attributes
-from authz.canonical import NotCanonical, host_of
-from authz.context import Source
 from authz.decision import Decision
-from authz.evaluate import Trace, decide, policy_of
-from authz.identity import Identity, Outcome, Refusal
+from authz.evaluate import Trace, decide
+from authz.identity import Outcome
 from authz.identity.cache import TokenCache
+from authz.logged_caller import LoggedCaller
 from authz.policy import Policies
 from authz.watched import Unknown, Unlogged, Watched
 
@@ -27,9 +25,14 @@ _STAMP: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z")
 _HEX: Final = re.compile(r"[0-9a-f]{13}")
 _NEAR_US: Final = 10_000_000
 _HEADER: Final = "http.request.header."
-_SAME_BY_ANY_RULES: Final = frozenset({"overload", "request.too_large"})
+_SAME_BY_ANY_RULES: Final = frozenset({"overload", "request.bad_host", "request.too_large"})
+"""Reasons of denials that no document has a word in. A rule may call its own so; it has a name then."""
+
 _OF_UNKNOWN: Final = ("NUL", "control characters")
 """What errors are about where an `Unknown` came through unnoticed; none should."""
+
+_BEFORE_QUERY: Final = frozenset({"request.not_http", "request.path_not_canonical"})
+"""Reasons of denials of requests whose query nobody has found to be one, or which were denied for it."""
 
 _NOT_OF_RULES: Final = frozenset({"audit.unavailable"})
 
@@ -54,43 +57,61 @@ class Again:
 
 
 def verdict_of(record: Mapping[str, Any]) -> Verdict:
-    """Return what a line says of its decision."""
+    """Return what a line says of its decision.
+
+    Raises:
+        AttributeError, KeyError, TypeError: Operator error: the record is not one of ours.
+    """
     return Verdict(
-        record["authz.decision"],
-        record.get("authz.policy.name", ""),
-        record.get("authz.policy.rule", ""),
-        record["authz.reason"],
+        _text(record["authz.decision"]),
+        _text(record.get("authz.policy.name", "")),
+        _text(record.get("authz.policy.rule", "")),
+        _text(record["authz.reason"]),
         tuple(
-            (each["policy"], each["rule"], each["effect"], each["reason"])
+            (_text(each["policy"]), _text(each["rule"]), _text(each["effect"]), _text(each["reason"]))
             for each in record.get("authz.shadow", ())
         ),
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def decided_again(policies: Policies, record: Mapping[str, Any], trace: Trace | None = None) -> Again:
     """Return the decision on a record by `policies`, whose expressions are watched (`authz.replay.watched`).
 
     Raises:
-        KeyError, TypeError, ValueError: Operator error: the record is not one of ours.
+        AttributeError, KeyError, TypeError, ValueError: Operator error: the record is not one of ours.
     """
     before = verdict_of(record)
-    if before.reason in _SAME_BY_ANY_RULES or "http.request.method" not in record:
+    if (before.reason in _SAME_BY_ANY_RULES and not before.policy) or "http.request.method" not in record:
         return Again(before)
     if before.reason in _NOT_OF_RULES:
         return Again(None, f"the rule that decided; it was `{before.reason}`")
+    if "authz.shadow" in record.get("masked", ()):
+        return Again(None, "all that rules in shadow would have done")
     try:
         decision = _decision(policies, record, trace)
     except Unlogged as error:
         return Again(None, error.what)
     if decision.reason == "policy.error" and any(each in decision.detail for each in _OF_UNKNOWN):
         return Again(None, "a text that an error is about")
+    if (
+        "url.query.others" in record
+        and before.reason in _BEFORE_QUERY
+        and decision.reason not in _BEFORE_QUERY
+    ):
+        return Again(None, "url.query")  # it may hold a space, a `#`, raw UTF-8
     shadow = tuple((each.policy, each.rule, each.effect, each.reason) for each in decision.shadow)
     return Again(Verdict(decision.effect, decision.policy, decision.rule, decision.reason, shadow))
 
 
 def _decision(policies: Policies, record: Mapping[str, Any], trace: Trace | None) -> Decision:
     request, now_us = _request(record), _time_us(record["timestamp"], record["decision_id"])
-    caller = _Caller(policies, record, request, now_us)
+    caller = LoggedCaller(policies, record, request, now_us)
     return decide(
         policies,
         request,
@@ -118,7 +139,11 @@ def _time_us(stamp: str, decision_id: str) -> int:
 
 
 class _Retold(Attributes):
-    """A request of the log. Which parameters are spelled how is not known: it changes the form of an answer only."""
+    """A request of the log, with as much of its query and its headers as the line tells.
+
+    How names in them were spelled is not known. Where more than the form of an answer depends on that, what asks for it
+    ends the decision (`twins`, `query_doubtful`, `url`).
+    """
 
     query_names: Mapping[str, str] = {}  # type: ignore[assignment]
     too_large = False
@@ -145,8 +170,25 @@ class _Retold(Attributes):
         return self.parameters
 
     @property
+    def query_doubtful(self) -> Any:
+        if "url.query" in self.record.get("masked", ()):
+            raise Unlogged(_ODD_QUERY)
+        return frozenset()
+
+    @property
+    def twins(self) -> Any:
+        if _NAMES in self.record.get("masked", ()):
+            raise Unlogged(_ALL_NAMES)
+        return super().twins
+
+    @property
     def url(self) -> str:
-        return Unknown("url.query") if self.parameters else super().url
+        return Unknown("url.query") if "url.query.others" in self.record else super().url
+
+
+_NAMES: Final = "http.request.header_names"
+_ALL_NAMES: Final = "all header names"
+_ODD_QUERY: Final = "a query that is no text, or that servers read in two ways"
 
 
 def _request(record: Mapping[str, Any]) -> Attributes:
@@ -169,21 +211,23 @@ def _request(record: Mapping[str, Any]) -> Attributes:
         protocol=text("envoy.protocol"),
         id=text("envoy.stream_id"),
         headers=_headers(record, masked),
-        source_address=record.get("client.address"),
+        source_address=text("client.address") or None,
         principal=text("source.principal"),
         sni=text("tls.client.server_name"),
         context_extensions={} if policy is None else {"policy": policy},
-        metadata=Watched({}, dict.fromkeys(record.get("envoy.metadata.namespaces", ()), 1), _metadata),
+        metadata=_namespaces(record, masked),
         parameters=_parameters(record, masked),
     )
 
 
-def _metadata(_: str) -> str:
-    return "metadata of Envoy's filters"
+def _namespaces(record: Mapping[str, Any], masked: frozenset[str]) -> Watched[Any]:
+    place, what = "envoy.metadata.namespaces", "metadata of Envoy's filters"
+    whole = what if place in masked else ""
+    return Watched({}, dict.fromkeys(record.get(place, ()), 1), lambda _: what, whole=whole)
 
 
 def _headers(record: Mapping[str, Any], masked: frozenset[str]) -> Watched[str]:
-    names = record.get("http.request.header_names", ())
+    names = record.get(_NAMES, ())
     known = {
         field.removeprefix(_HEADER): tuple(values)
         for field, values in record.items()
@@ -193,8 +237,9 @@ def _headers(record: Mapping[str, Any], masked: frozenset[str]) -> Watched[str]:
     for name in names:
         if name not in known:
             counts[name] = counts.get(name, 0) + 1
-    whole = "all header names" if "http.request.header_names" in masked else ""
-    odd = "a header that is no text" if "http.request.headers" in masked else ""
+    whole = _ALL_NAMES if _NAMES in masked else ""
+    # a name that is not known may be the twin of one that a condition asks for
+    odd = "a header that is no text" if "http.request.headers" in masked else whole
     return Watched(known, counts, lambda name: f"header `{name}`", whole=whole, odd=odd)
 
 
@@ -202,107 +247,7 @@ def _parameters(record: Mapping[str, Any], masked: frozenset[str]) -> Watched[st
     """Return the query. A name that is kept and has no values was not there."""
     told = record.get("url.query.parameters", {})
     known = {name: list(values) for name, values in told.items() if values}
-    whole = "all of the query" if record.get("url.query.others") else ""
+    is_cut = record.get("url.query.others") or "url.query.parameters" in masked
+    whole = "all of the query" if is_cut else ""
     absent = frozenset(told) - known.keys()
-    odd = "a query parameter that is no text" if "url.query" in masked else ""
-    return Watched(known, {}, lambda name: f"query parameter `{name}`", whole=whole, absent=absent, odd=odd)
-
-
-# -- who called -------------------------------------------------------------------------------------------------------
-
-
-class _Caller:
-    """In place of an `Outcome`: found out when something asks, and not before."""
-
-    def __init__(
-        self, policies: Policies, record: Mapping[str, Any], request: Attributes, now_us: int
-    ) -> None:
-        self._args = policies, record, request, now_us
-
-    def __getattr__(self, name: str) -> Any:
-        found = self.__dict__.setdefault("_found", None) or _outcome(*self._args)
-        self.__dict__["_found"] = found
-        return getattr(found, name)
-
-
-def _outcome(policies: Policies, record: Mapping[str, Any], request: Attributes, now_us: int) -> Outcome:
-    """Return what would become of the credentials: that of the record, where that is what the policy looks for."""
-    try:
-        policy = policy_of(policies, request, host_of(request.host)[0])
-    except NotCanonical:
-        policy = None
-    for source in policy.sources if policy is not None else ():
-        try:
-            outcome = source.outcome(request, now_us, {}, TokenCache())
-        except Unlogged:
-            outcome = _of_record(record, source, [each.label for each in policy.sources] if policy else [])
-        if outcome is not None:
-            return outcome
-    return Outcome("", refusal="credentials.missing", detail="the request carries no credential")
-
-
-def _of_record(record: Mapping[str, Any], source: Source, labels: Sequence[str]) -> Outcome | None:
-    """Return what became of a credential that is not shown; None: it was looked for then, and there was none.
-
-    `labels` are those of all the policy's sources. A line tells which kind of credential it was; which one, where the
-    policy looked for several of a kind, is known only as far as it looks for the same now.
-
-    Raises:
-        Unlogged: it was not looked for.
-    """
-    principal = record.get("authz.principal")
-    if principal is None:
-        raise Unlogged("who called: nothing had asked")
-    kind, sources = principal.get("type", ""), tuple(principal.get("sources", ()))
-    same = [label for label in sources if _kind(label) == kind]
-    known = len(same) == 1 or same == [label for label in labels if _kind(label) == kind]
-    if kind == source.kind and source.label in same and known:
-        return _recorded(record, principal)
-    before = next((i for i, label in enumerate(sources) if _kind(label) == kind), len(sources))
-    if source.label in sources[:before]:
-        return None
-    raise Unlogged(f"whether there was a credential for `{source.label}`")
-
-
-def _kind(label: str) -> str:
-    return label.partition(" ")[0]
-
-
-def _recorded(record: Mapping[str, Any], principal: Mapping[str, Any]) -> Outcome:
-    kind, masked = principal["type"], frozenset(record.get("masked", ()))
-    if principal.get("refusal") is not None:
-        return Outcome(kind, refusal=cast("Refusal", principal["refusal"]))
-    if "authz.principal.scopes" in masked:
-        raise Unlogged("all scopes")
-    tenant = (
-        Unknown("tenant")
-        if "authz.principal.tenant" in masked
-        else cast("str | None", principal.get("tenant"))
-    )
-    identity = Identity(
-        kind=kind,
-        subject=_subject(record, principal, masked),
-        tenant=tenant,
-        scopes=tuple(principal.get("scopes", ())),
-        claims=_claims(record, "claim", masked),
-        attributes=_claims(record, "attribute", masked),
-    )
-    return Outcome(kind, identity=identity)
-
-
-def _subject(record: Mapping[str, Any], principal: Mapping[str, Any], masked: frozenset[str]) -> str | None:
-    if "authz.principal.subject" in masked or "enduser.id" in masked:
-        return Unknown("subject")
-    if "subject_hash" in principal:
-        return Unknown("subject", plain=True)
-    return cast("str | None", record.get("enduser.id"))
-
-
-def _claims(record: Mapping[str, Any], what: str, masked: frozenset[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        name: Unknown(f"{what} `{name}`") for name in record.get(f"authz.{what}_names", ())
-    }
-    if f"authz.{what}_names" in masked:
-        found["\0"] = Unknown(f"all names of {what}s")
-    told: dict[str, Any] = record.get(f"authz.{what}s", {})
-    return found | told
+    return Watched(known, {}, lambda name: f"query parameter `{name}`", whole=whole, absent=absent)

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping
 from itertools import count
-from types import MappingProxyType
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -15,7 +14,7 @@ from authz.attributes import Attributes
 from authz.decision import STATUSES, Decision, refused
 from authz.evaluate import decide
 from authz.identity.cache import TokenCache
-from authz.identity.jwks import KeySet
+from authz.identity.jwks import NONE_FETCHED, KeySet
 from authz.metrics import Metrics
 from authz.policy import Policies
 from edgekeeper.rpc import Call, Method, UnaryMethod
@@ -25,7 +24,6 @@ __all__ = ["CHECK", "GRPC_SERVICE", "Authorization"]
 
 GRPC_SERVICE: Final = "envoy.service.auth.v3.Authorization"
 CHECK: Final = f"/{GRPC_SERVICE}/Check"
-_NO_KEYS: Final[Mapping[str, KeySet]] = MappingProxyType({})
 
 
 class KeySets(Protocol):
@@ -33,11 +31,11 @@ class KeySets(Protocol):
 
     @property
     def current(self) -> Mapping[str, KeySet]:
-        """The key sets by provider, swapped whole."""
+        """The key sets by `Remote.id`, swapped whole."""
         ...
 
-    def want(self, provider: str) -> None:
-        """Remember that a token named a key that is not here; never waits."""
+    def want(self, id_: str) -> None:
+        """Remember that a token named a key that the set of this `Remote.id` lacks; never waits."""
         ...
 
     async def start(self) -> None: ...
@@ -135,7 +133,7 @@ class Authorization:
             await part.stop()
 
     def components(self) -> Mapping[str, Component]:
-        """Return what `/readyz` says: which policies serve."""
+        """Return what `/readyz` says: which policies serve, and how key sets and the decision log are."""
         current = self._snapshot.current
         number = len(current.by_name)
         detail = f"{number} {'policy' if number == 1 else 'policies'}, generation {current.generation}"
@@ -150,7 +148,7 @@ class Authorization:
         Raises:
             NotARequest: Operator error: it is none.
         """
-        keys = self._key_sets.current if self._key_sets is not None else _NO_KEYS
+        keys = self._key_sets.current if self._key_sets is not None else NONE_FETCHED
         return asked(self._snapshot.current, keys, self._now_us(), parameters)
 
     async def check(self, request: bytes, call: Call) -> bytes:
@@ -187,7 +185,7 @@ class Authorization:
             )
             reason = "request.not_http"
             return None, refused(reason, generation=policies.generation, decision_id=decision_id)
-        keys = self._key_sets.current if self._key_sets is not None else _NO_KEYS
+        keys = self._key_sets.current if self._key_sets is not None else NONE_FETCHED
         decision = decide(
             policies, attributes, cache=self._cache, now_us=now_us, decision_id=decision_id, keys=keys
         )

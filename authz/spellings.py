@@ -6,18 +6,21 @@ Pure: no I/O, no clock.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from authz.attributes import Attributes
 from authz.callers import changed
+from authz.spoken import Known
 
-__all__ = ["CLASSES", "Known", "Spelled", "header_added", "header_set"]
+__all__ = ["CLASSES", "Spelled", "header_added", "header_set"]
 
 OVERRIDES: Final = ("x-http-method-override", "x-http-method", "x-method-override")
 _PATH_HEADERS: Final = ("x-original-url", "x-rewrite-url", "x-forwarded-path", "x-forwarded-uri")
-_HOST_HEADERS: Final = ("host", "x-forwarded-host", "x-original-host", "x-host")
+_ROUTED_BY: Final = ("x-original-url", "x-rewrite-url")
+"""Those by which servers route instead of by the path (CVE-2018-14773)."""
+_HOST_HEADERS: Final = ("x-forwarded-host", "x-original-host", "x-host")
 _METHODS: Final = ("GET", "HEAD", "OPTIONS", "POST")
 _CANARY: Final = "abuse"
 _OTHER_HOST: Final = "other.invalid"
@@ -27,30 +30,14 @@ _MAX: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """A spelling: how to say what is different, and the request."""
+    """A spelling: how to say what is different, and the request.
+
+    `carrier` is the header that says what is really asked for, if one does: nobody is fooled where no upstream gets it.
+    """
 
     what: str
     request: Attributes
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is worth trying, since a policy speaks of it.
-
-    `literals`: segments of path patterns; `prefixes`: paths that are allowed somewhere; `hosts`: those of other policies;
-    `methods`; `headers` and `query`: values by name; `protected`: headers that say who calls; `places`: headers
-    that carry credentials; `by_rule`: a rule has decided on the request, so that its own spelling is meant.
-    """
-
-    literals: frozenset[str] = frozenset()
-    prefixes: Sequence[str] = ()
-    hosts: Sequence[str] = ()
-    methods: Sequence[str] = ()
-    headers: Mapping[str, Sequence[str]] | None = None
-    query: Mapping[str, Sequence[str]] | None = None
-    protected: Sequence[str] = ()
-    places: frozenset[str] = frozenset()
-    by_rule: bool = True
+    carrier: str = ""
 
 
 def header_set(request: Attributes, name: str, *lines: str) -> Attributes:
@@ -80,6 +67,23 @@ def paths(request: Attributes, known: Known) -> Iterator[Spelled]:
     for name in _PATH_HEADERS:
         for prefix in known.prefixes[:2]:
             yield Spelled(f"`{name}: {prefix}`", header_set(request, name, prefix))
+    for target in known.targets:
+        if target != request.target:
+            yield from _carried(
+                f"the target `{target}`", changed(request, target=target), _ROUTED_BY, request.target
+            )
+
+
+def _carried(what: str, moved: Attributes, names: Iterable[str], value: str) -> Iterator[Spelled]:
+    """Yield the request that asks for something that is allowed, and in a header for what is meant."""
+    for name in names:
+        for each in _as_cgi(name):
+            yield Spelled(f"{what} with `{each}: {value}`", header_set(moved, each, value), each)
+
+
+def _as_cgi(name: str) -> Iterator[str]:
+    """Yield a header's name, and another one that CGI and its heirs read as the same."""
+    yield from dict.fromkeys((name, name.replace("-", "_")))
 
 
 def _paths(path: str, known: Known) -> Iterator[str]:
@@ -175,9 +179,13 @@ def hosts(request: Attributes, known: Known) -> Iterator[Spelled]:
         if text != host:
             yield Spelled(f"the host {text!a}", changed(request, host=text))
     for other in others:
-        for name in _HOST_HEADERS:
+        for name in ("host", *_HOST_HEADERS):
             yield Spelled(f"`{name}: {other}`", header_set(request, name, other))
         yield Spelled(f"`forwarded: host={other}`", header_set(request, "forwarded", f"host={other}"))
+    for other in known.hosts[:_MAX]:
+        what, moved = f"the host {other!a}", changed(request, host=other)
+        yield from _carried(what, moved, _HOST_HEADERS, host)
+        yield from _carried(what, moved, ("forwarded",), f"host={host}")
 
 
 def methods(request: Attributes, known: Known) -> Iterator[Spelled]:
@@ -186,9 +194,10 @@ def methods(request: Attributes, known: Known) -> Iterator[Spelled]:
     if not own or own == "CONNECT":
         return
     yield Spelled(f"the method `{own.lower()}`", changed(request, method=own.lower()))
+    names = [each for name in OVERRIDES for each in _as_cgi(name)]
     for method in dict.fromkeys((*_METHODS, *known.methods[:_MAX])):
         if method != own:
-            for name in OVERRIDES:
+            for name in names:
                 yield Spelled(f"`{name}: {method}`", header_set(request, name, method))
             target = f"{request.target}{joint}_method={method}"
             yield Spelled(f"`_method={method}`", changed(request, target=target))
@@ -196,8 +205,7 @@ def methods(request: Attributes, known: Known) -> Iterator[Spelled]:
         return
     # what frameworks honour carries POST (Rack, Symfony, Laravel, Spring, method-override)
     post = changed(request, method="POST")
-    for name in OVERRIDES:
-        yield Spelled(f"POST with `{name}: {own}`", header_set(post, name, own))
+    yield from _carried("POST", post, OVERRIDES, own)
     yield Spelled(f"POST with `_method={own}`", changed(post, target=f"{request.target}{joint}_method={own}"))
 
 
@@ -207,7 +215,7 @@ def methods(request: Attributes, known: Known) -> Iterator[Spelled]:
 def duplicates(request: Attributes, known: Known) -> Iterator[Spelled]:
     """Yield each header twice with another value, joined, and under the names that servers read as its own."""
     for name, lines in request.headers.items():
-        if name in known.places or name in {"cookie", "connection"} or name in OVERRIDES:
+        if name in known.places or name in {"cookie", "connection"}:
             continue
         value = lines[0]
         for other in _others(value, (known.headers or {}).get(name, ())):
@@ -232,7 +240,7 @@ def _others(value: str, wanted: Iterable[str]) -> list[str]:
         f"{'x' if each.startswith('*') else ''}{each.strip('*')}{'x' if each.endswith('*') else ''}"
         for each in wanted
     )
-    return [each for each in dict.fromkeys((*list(filled)[:_MAX], _CANARY)) if each != value]
+    return [each for each in dict.fromkeys((*list(dict.fromkeys(filled))[:_MAX], _CANARY)) if each != value]
 
 
 def parameters(request: Attributes, known: Known) -> Iterator[Spelled]:

@@ -1,6 +1,7 @@
 """What a policy speaks of, and so is worth trying against it. Pure: no I/O, no clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from authz.canonical import PathPattern
@@ -10,16 +11,36 @@ from authz.identity.credentials import Place
 from authz.identity.tokens import JwtSource
 from authz.plans import AllowPlan
 from authz.policy import Policies, Policy
-from authz.spellings import Known
 from authz.templates import Template
 
-__all__ = ["known_of", "place_of", "said"]
+__all__ = ["Known", "known_of", "place_of", "said"]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is worth trying, since a policy speaks of it.
+
+    `literals`: segments of path patterns; `prefixes`: paths that are allowed somewhere; `targets`: those of requests that
+    are allowed; `hosts`: those of other policies; `methods`; `headers` and `query`: values by name; `protected`: headers
+    that say who calls; `places`: headers that carry credentials; `by_rule`: a rule has decided on the request, so that
+    its own spelling is meant.
+    """
+
+    literals: frozenset[str] = frozenset()
+    prefixes: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    hosts: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    headers: Mapping[str, Sequence[str]] | None = None
+    query: Mapping[str, Sequence[str]] | None = None
+    protected: Sequence[str] = ()
+    places: frozenset[str] = frozenset()
+    by_rule: bool = True
 
 
 def known_of(policies: Policies, policy: Policy) -> Known:
     """Return what is worth trying against the policy."""
-    rails = [rule for _, rail in policies.guardrails.items() for rule in rail.rules]
-    rules = [*policy.rules, *rails]
+    rules = [*policy.rules, *policies.rails]
     patterns = [pattern for rule in rules for pattern in rule.patterns]
     allowed = [pattern for rule in policy.rules if rule.allows for pattern in rule.patterns]
     plans = [rule.plan for rule in policy.rules if isinstance(rule.plan, AllowPlan)]

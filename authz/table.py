@@ -28,11 +28,6 @@ class HostMap(Generic[T]):
         exact = self._exact.get(host)
         return exact if exact is not None else next(self.all(host), None)
 
-    @property
-    def empty(self) -> bool:
-        """Whether it has no patterns at all."""
-        return not self._exact and not self._suffix
-
     def all(self, host: str) -> Iterator[T]:
         """Yield the values of all patterns that match `host`, the nearest first."""
         if host in self._exact:

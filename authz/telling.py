@@ -7,6 +7,8 @@ cursor. Pure: no I/O, no clock.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from edgekeeper.printable import shown
+
 __all__ = ["Style", "lines", "shown"]
 
 Style = Callable[[str, str], str]
@@ -50,11 +52,6 @@ def lines(told: Mapping[str, Any], *, style: Style = _plain, every: bool = False
         yield style(f"     and {told['other_rules']} more rules whose paths do not fit", "dim")
     yield ""
     yield from _answer(told, style)
-
-
-def shown(text: object) -> str:
-    """Return the text with each sign that is not printable as an escape."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in str(text))
 
 
 # -- the verdict ------------------------------------------------------------------------------------------------------

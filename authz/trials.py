@@ -4,21 +4,23 @@ They are part of a build: a generation whose tests fail is not served. Every req
 are, at a time that the test says. Edge: reads through `Sources`, and watches how long it takes.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from authz.attempts import Attempt, Tried, differences, enforced, is_called, known_rules, tried
 from authz.attributes import Attributes
 from authz.callers import NotACaller, Vouched, vouched
+from authz.canonical import NotCanonical, host_of
 from authz.cases import TESTS, Case, PolicyTest, PolicyTestSpec
 from authz.config import AuthzSection
 from authz.policy import Policies
+from authz.reading import is_test
 from authz.sets import time_us
 from edgekeeper.clock import Clock, SystemClock
 from edgekeeper.config import validated
 from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.mistakes import did_you_mean
 from edgekeeper.sources import Sources
 from edgekeeper.yaml import Document, Loc, parse
 
@@ -30,12 +32,11 @@ LIMIT_US: Final = 5_000_000
 
 @dataclass(frozen=True)
 class Suite:
-    """One document of tests, ready to be tried. `callers` are those of the document's `as`, at its own `now`."""
+    """One document of tests, ready to be tried."""
 
     document: Document
     name: str
     spec: PolicyTestSpec
-    callers: Mapping[str, Vouched]
     attempts: tuple[Attempt, ...]
 
     def problem(self, index: int, loc: Loc, message: str) -> Problem:
@@ -119,7 +120,7 @@ def _files(section: AuthzSection, sources: Sources) -> Iterator[str]:
         files = sources.yaml_files(entry.path)
         beside = [*_beside(entry.path, sources)] if files == (entry.path,) else []
         for file in (*files, *beside):
-            if file.endswith(TESTS) and file not in seen:
+            if is_test(file) and file not in seen:
                 seen.add(file)
                 yield file
 
@@ -150,11 +151,9 @@ def _suite(test: PolicyTest, document: Document, policies: Policies) -> Suite:
     """
     spec = test.spec
     if spec.policy not in policies.by_name:
-        near = difflib.get_close_matches(spec.policy, policies.by_name, n=1)
         message = f"`spec.policy`: no `Policy` is called `{spec.policy}`"
-        raise ConfigError(
-            [document.problem(("spec", "policy"), message, f"did you mean `{near[0]}`?" if near else "")]
-        )
+        hint = did_you_mean(spec.policy, policies.by_name)
+        raise ConfigError([document.problem(("spec", "policy"), message, hint)])
     return _Reading(spec, document, policies).suite(test.metadata.name)
 
 
@@ -177,7 +176,8 @@ class _Reading:
             ConfigError: Operator error: all that is wrong.
         """
         spec, seen = self._spec, set[str]()
-        callers = {each: self._caller(each, spec.now) for each in spec.as_}
+        for who in spec.as_:
+            self._caller(who, spec.now)
         attempts = []
         for index, case in enumerate(spec.cases):
             loc: Loc = ("spec", "cases", index)
@@ -188,8 +188,7 @@ class _Reading:
             attempts.append(self._attempt(case, loc))
         if self._problems:
             raise ConfigError(self._problems)
-        good = {each: caller for each, caller in callers.items() if caller is not None}
-        return Suite(self._document, name, spec, good, tuple(attempts))
+        return Suite(self._document, name, spec, tuple(attempts))
 
     def _problem(self, loc: Loc, message: str, hint: str = "", *, key: bool = False) -> None:
         self._problems.append(self._document.problem(loc, f"`{loc[-1]}`: {message}", hint, key=key))
@@ -210,12 +209,13 @@ class _Reading:
         if case.as_ in self._spec.as_:
             caller = self._caller(case.as_, now)
         elif case.as_ is not None:
-            near = difflib.get_close_matches(case.as_, self._spec.as_, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else ""
+            hint = did_you_mean(case.as_, self._spec.as_)
             self._problem((*loc, "as"), f"nobody in `spec.as` is called `{case.as_}`", hint)
         host = case.host if case.host is not None else self._host
         if host is None:
             self._problem(loc, "`host` is needed, since each host of the policy is a pattern")
+        elif case.expect.reason != "no_policy" and not self._of_guardrail(case.expect.rule or ""):
+            self._check_host(host, (*loc, "host"))
         method, _, target = case.request.partition(" ")
         request = Attributes(
             method=method,
@@ -231,6 +231,20 @@ class _Reading:
         )
         return Attempt(caller.dressed(request) if caller else request, time_us(now), caller)
 
+    def _of_guardrail(self, name: str) -> bool:
+        return any(is_called(rule.owner, rule.id, name) for rule in self._policies.rails)
+
+    def _check_host(self, host: str, loc: Loc) -> None:
+        """Find a host that other rules are for: a case would show nothing of the policy, and yet come true."""
+        try:
+            policy = self._policies.hosts.nearest(host_of(host)[0])
+        except NotCanonical:
+            return  # which is refused, and may well be what the case shows
+        if policy is None or policy.name != self._spec.policy:
+            other = f"`{policy.name}`" if policy is not None else "no policy"
+            hint = "" if policy is not None else "if that is meant, expect `reason: no_policy`"
+            self._problem(loc, f"`{host}` is a host of {other}, not of `{self._spec.policy}`", hint)
+
     def _check_rules(self, case: Case, loc: Loc) -> None:
         """Find names of rules that do not exist."""
         expect = case.expect
@@ -239,6 +253,5 @@ class _Reading:
             places.append(((*loc, "rule"), expect.rule))
         for place, name in places:
             if not any(is_called(document, rule, name) for document, rule in self._rules):
-                near = difflib.get_close_matches(name, [rule for _, rule in self._rules], n=1)
-                hint = f"did you mean `{near[0]}`?" if near else ""
+                hint = did_you_mean(name, [rule for _, rule in self._rules])
                 self._problem(place, "neither the policy nor a guardrail has this rule", hint)

@@ -23,21 +23,21 @@ class Unlogged(BaseException):
 
 
 class Unknown(str):  # noqa: PLW1641 - its hash is refused as well
-    """A text that is there and not known. `plain`: it is printable ASCII, and so fits wherever a text does.
+    """A text that is there and not known. `like`: a text that fits wherever it does and nowhere else; empty: none is known.
 
     As the value of `OPEN`, it stands for what a mapping may have besides; `absent` are names that it has not.
 
     Its content is a NUL, which the engine of conditions refuses and no header takes, should it ever get there.
     """
 
-    __slots__ = ("absent", "plain", "what")
+    __slots__ = ("absent", "like", "what")
     absent: frozenset[str]
-    plain: bool
+    like: str
     what: str
 
-    def __new__(cls, what: str, *, plain: bool = False, absent: frozenset[str] = frozenset()) -> Self:
+    def __new__(cls, what: str, *, like: str = "", absent: frozenset[str] = frozenset()) -> Self:
         self = super().__new__(cls, "\0")
-        self.what, self.plain, self.absent = what, plain, absent
+        self.what, self.like, self.absent = what, like, absent
         return self
 
     def __bool__(self) -> bool:
@@ -155,10 +155,10 @@ class WatchedExpression(Expression):
         return self._inner.text(self._filled(activation))
 
     def _filled(self, activation: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the activation of a hole: one that is only a name, and whose text is plain, is as good as any other."""
+        """Return the activation of a hole: for one that is only a name, a text that fits where its own does will do."""
         only = activation.get(self.lone) if self.lone is not None else None
-        if isinstance(only, Unknown) and only.plain:
-            return {**activation, str(self.lone): "-"}
+        if isinstance(only, Unknown) and only.like:
+            return {**activation, str(self.lone): only.like}
         return self._seen(activation)
 
     def _seen(self, activation: Mapping[str, Any]) -> Mapping[str, Any]:

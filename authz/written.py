@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from authz.answers import MAX_VALUE_BYTES, Encode
 from authz.context import HOLE_NAMES, IDENTITY_NAMES, NAMES
+from authz.expressions import sets_named
 from authz.matchers import AddressSet
 from authz.templates import Template, TemplateError
 from edgekeeper.cel import TYPES, Environment, Expression, ExpressionError, located
@@ -23,7 +24,6 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_IN_SET: Final = re.compile(rf"\bin_set\s*\.\s*({_NAME.pattern})")
 
 
 class Named(Protocol):
@@ -85,7 +85,7 @@ class Compiler:
     def _ip_sets(self) -> Iterable[str]:
         """Return the names of all sets that an expression can name; where some cannot be known, those that one does."""
         known = [name for name in self._known.ip_sets if _NAME.fullmatch(name)]
-        return known if self._known.complete else {*known, *_IN_SET.findall(self.written.text)}
+        return known if self._known.complete else {*known, *sets_named(self.written.text)}
 
     def ip_set(self, name: str, loc: Loc) -> AddressSet | None:
         """Return the set that is called so; None: it has problems of its own, or does not exist, which is then said."""
@@ -119,6 +119,11 @@ class Compiler:
             self.written.at(loc, error)
             return None
 
+    def reads(self, name: str, wanted: str) -> bool:
+        """Return whether a `let` reads a name, itself or by another one."""
+        names = self.let[name].names  # each may use those above it only, so this ends
+        return wanted in names or any(self.reads(each, wanted) for each in names & self.let.keys())
+
     def condition(self, source: str | None, loc: Loc, parameters: frozenset[str]) -> Expression | None:
         """Return the checked condition; None: there is none, or a problem was added."""
         if source is None:
@@ -138,13 +143,13 @@ class Compiler:
             return Template(())
 
     def header(self, text: str, loc: Loc, parameters: frozenset[str]) -> Template:
-        """Return the checked template of a header's value."""
+        """Return the checked template of a value that stands in a header, a query or metadata."""
         template = self.template(text, loc, parameters)
         if any(isinstance(part, str) and _CONTROL.search(part) for part in template.parts):
-            self.written.problem(loc, "a header's value has no control characters")
+            self.written.problem(loc, "no control characters can stand in this value")
         constant = template.constant or ""
         if constant != constant.strip():
-            self.written.problem(loc, "a header's value has no spaces at its ends")
+            self.written.problem(loc, "this value cannot have spaces at its ends")
         if len(constant.encode()) > MAX_VALUE_BYTES:
             self.written.problem(loc, f"longer than {MAX_VALUE_BYTES} bytes")
         return template

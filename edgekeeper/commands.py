@@ -8,14 +8,14 @@ import contextlib
 import errno
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
-import msgspec
 
 from edgekeeper.errors import ConfigError, EdgekeeperError, Problem
+from edgekeeper.json_text import json_text
 from edgekeeper.service import Service
 from edgekeeper.settings import load
 from edgekeeper.sources import DiskSources
@@ -25,10 +25,12 @@ __all__ = [
     "annotation",
     "check_format_option",
     "config_option",
+    "counted",
     "echo_json",
     "exits",
     "format_option",
     "loaded",
+    "plain",
     "report_problems",
 ]
 
@@ -65,7 +67,7 @@ check_format_option = click.option(
 
 def echo_json(value: Any) -> None:
     """Print `value` as one JSON document."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+    click.echo(json_text(value))
 
 
 def report_problems(problems: Iterable[Problem], format_: str = "text", **more: Any) -> None:
@@ -74,9 +76,7 @@ def report_problems(problems: Iterable[Problem], format_: str = "text", **more: 
     `more` stands beside the list in the JSON. As `github` they are annotations on stdout.
     """
     if format_ == "json":
-        fields = ("file", "line", "column", "message", "hint")
-        told = [{field: getattr(problem, field) for field in fields} for problem in problems]
-        echo_json({"problems": told, **more})
+        echo_json({"problems": [plain(problem) for problem in problems], **more})
         return
     for problem in problems:
         if format_ == "github":
@@ -85,41 +85,56 @@ def report_problems(problems: Iterable[Problem], format_: str = "text", **more: 
             click.echo(str(problem), err=True)
 
 
+def plain(problem: Problem) -> dict[str, Any]:
+    """Return the problem as programs get it."""
+    return {field: getattr(problem, field) for field in ("file", "line", "column", "message", "hint")}
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return the number with its noun; `many` is the plural where that is not `one` and an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def annotation(problem: Problem, level: str = "error", title: str = "") -> str:
     """Return the workflow command that shows the problem at its line on GitHub; `level` is `error` or `warning`.
 
     Escapes as the runner reads them (actions/toolkit, packages/core/src/command.ts): no text of a file can end the
-    command, or begin another. Paths are those below the working directory, where it is the repository's.
+    command, or begin another. Paths are those below the working directory, where it is the repository's. A problem
+    without a file is shown with the job.
     """
     file = Path(problem.file)
     here = file.is_relative_to(Path.cwd())
-    where = {"file": str(file.relative_to(Path.cwd())) if here else problem.file}
+    where = {"file": str(file.relative_to(Path.cwd())) if here else problem.file} if problem.file else {}
     if problem.line:
         where |= {"line": str(problem.line), "col": str(problem.column)}
     if title:
         where["title"] = title
     properties = ",".join(f"{name}={_escaped(text, ':,')}" for name, text in where.items())
     text = problem.message + (f"; {problem.hint}" if problem.hint else "")
-    return f"::{level} {properties}::{_escaped(text)}"
+    return f"::{level}{' ' if properties else ''}{properties}::{_escaped(text)}"
 
 
 def _escaped(text: str, more: str = "") -> str:
     return "".join(f"%{ord(sign):02X}" if sign in "%\r\n" + more else sign for sign in text)
 
 
+_NOTHING: Final[Mapping[str, Any]] = {}
 _NO_TASKS: Final = "no more processes or threads may be made: raise `ulimit -u`, or TasksMax of the unit"
 
 
 @contextlib.contextmanager
-def exits(*, config_error: int = 1, format_: str = "text") -> Iterator[None]:
+def exits(
+    *, config_error: int = 1, format_: str = "text", beside: Mapping[str, Any] = _NOTHING
+) -> Iterator[None]:
     """Turn every error of the block into a message and an exit status; a traceback never reaches a user.
 
-    A `ConfigError` exits with `config_error`, whatever else is ours with 2.
+    A `ConfigError` exits with `config_error`, whatever else is ours with 2. `beside` stands beside its problems in JSON:
+    what programs look for in what the command prints when all is good.
     """
     try:
         yield
     except ConfigError as error:
-        report_problems(error.problems, format_)
+        report_problems(error.problems, format_, **beside)
         sys.exit(config_error)
     except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
         raise  # click says these itself

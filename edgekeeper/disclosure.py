@@ -97,7 +97,9 @@ def _url(text: str) -> str:
         url = urlsplit(text)
     except ValueError:
         return REDACTED
-    if ":" in url.netloc and "@" not in url.netloc and "@" in text:  # a password that holds a `/`, `?` or `#`
+    if (
+        "@" in url.path + url.query + url.fragment
+    ):  # a password that holds a `/`, `?` or `#`; several URLs in one
         return REDACTED
     host = url.netloc.rpartition("@")[2]
     netloc = f"{REDACTED}@{host}" if "@" in url.netloc else host

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from edgekeeper.printable import shown
+
 __all__ = [
     "SERVER_ERRORS",
     "Bug",
@@ -138,7 +140,7 @@ class Problem:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         text = f"{where}: {self.message}" + (f"; {self.hint}" if self.hint else "")
         # a message may quote a key of a file that somebody else has written: no text of it begins a line of its own
-        return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+        return shown(text)
 
 
 class ConfigError(OperatorError):

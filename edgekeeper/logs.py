@@ -12,6 +12,8 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
+from edgekeeper.timestamps import rfc3339
+
 __all__ = ["JsonFormatter", "OncePerSecond", "configure"]
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -27,7 +29,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "timestamp": _rfc3339(record.created),
+            "timestamp": rfc3339(int(record.created * 1_000_000)),
             "severity_text": record.levelname,
             "body": record.getMessage(),
             "service.name": self._service_name,
@@ -97,8 +99,3 @@ def _exception(error: BaseException) -> dict[str, Any]:
 
 def _printable(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else type(value).__name__
-
-
-def _rfc3339(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1_000_000):06d}Z"

@@ -12,7 +12,7 @@ from edgekeeper.errors import Problem
 from edgekeeper.units import as_written
 from edgekeeper.yaml import Document, Loc
 
-__all__ = ["listed", "problems_of"]
+__all__ = ["did_you_mean", "listed", "problems_of"]
 
 
 def problems_of(
@@ -27,6 +27,12 @@ def problems_of(
         # a wrong entry is not counted as one, so that its list is too short as well: that would be two for one mistake
         if details["type"] != "too_short" or details["loc"] not in parents
     ]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the hint at the one of the `known` names that was probably meant; empty: none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
 
 
 _EXPECTED: Final = {
@@ -75,8 +81,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel], document: Document, 
     kind, name = details["type"], _field_name(loc)
     if kind == "extra_forbidden":
         known = _known_fields(model, details["loc"][:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {listed(known)}" if known else ""
+        hint = did_you_mean(str(loc[-1]), known) or (f"known here: {listed(known)}" if known else "")
         return document.problem(loc, f"unknown field `{loc[-1]}`", hint, key=True)
     if kind == "missing":
         return document.problem(loc[:-1], f"missing field `{name}`", key=True)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from edgekeeper.errors import OperatorError
+from edgekeeper.json_text import json_text
 
 __all__ = ["MAX_ANSWER_BYTES", "MAX_QUESTION_BYTES", "Answer", "Answers", "Question"]
 
@@ -66,20 +67,23 @@ class Answers:
             question = msgspec.msgpack.decode(content, type=Question)
         except msgspec.DecodeError:
             return b""
-        status, said = self._answered(question)
-        body = msgspec.json.format(msgspec.json.encode(said), indent=2) + b"\n"
+        status, body = self._answered(question)
         if len(body) > MAX_ANSWER_BYTES:
             status, body = 500, b'{"why": "the answer is too long"}\n'
         return msgspec.msgpack.encode(Answer(status, body, question.number))
 
-    def _answered(self, question: Question) -> tuple[int, object]:
+    def _answered(self, question: Question) -> tuple[int, bytes]:
         ask = self._asks.get(question.name)
         if ask is None:
-            return 404, {"why": "no such question"}
+            return 404, _body({"why": "no such question"})
         try:
-            return 200, msgspec.to_builtins(ask(self._application, question.parameters), enc_hook=str)
+            return 200, _body(ask(self._application, question.parameters))
         except OperatorError as error:
-            return 400, {"why": str(error)}
+            return 400, _body({"why": str(error)})
         except Exception as error:
             LOG.error("a question has no answer", extra={"kind": "question"}, exc_info=error)
-            return 500, {"why": "the service could not answer; its log says where"}
+            return 500, _body({"why": "the service could not answer; its log says where"})
+
+
+def _body(said: object) -> bytes:
+    return json_text(said) + b"\n"

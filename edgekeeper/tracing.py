@@ -6,7 +6,6 @@ content is told. Edge: the OpenTelemetry SDK, imported only where there is an en
 """
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from random import random
@@ -16,6 +15,7 @@ from edgekeeper.collector import TIMEOUT_S, Losses, identity
 from edgekeeper.errors import SERVER_ERRORS
 from edgekeeper.settings import Telemetry
 from edgekeeper.telemetry import Registry
+from edgekeeper.traceparent import traceparent
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -30,13 +30,9 @@ CLOSE_S: Final = 0.8
 
 Metadata: TypeAlias = Callable[[], Mapping[str, str | bytes]]
 
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)(?:00(?=.{53}\Z)|(?!00)[0-9a-f]{2})"  # the version; 00 has nothing after the flags, later ones may
-    r"-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])(?:-.*)?"
-)
-"""W3C Trace Context, 3.2.2: trace id, parent id, the lower half of the flags. One step: it is on every call's path."""
-
 _SAMPLED: Final = frozenset("13579bdf")
+"""The second digit of flags whose lowest bit is set."""
+
 _LONGEST_STATE: Final = 512
 
 
@@ -80,11 +76,12 @@ class Tracer:
 
     def _started(self, method: str, metadata: Metadata) -> "Span | None":
         found = metadata()
-        traceparent = found.get("traceparent")
-        if isinstance(traceparent, str) and (match := _TRACEPARENT.fullmatch(traceparent)) is not None:
-            if match[3] not in _SAMPLED:
+        given = found.get("traceparent")
+        if isinstance(given, str) and (parent := traceparent(given)) is not None:
+            trace_id, parent_id, flags = parent
+            if flags[1] not in _SAMPLED:
                 return None
-            return self._spans.start(method, match[1], match[2], found.get("tracestate"))
+            return self._spans.start(method, trace_id, parent_id, found.get("tracestate"))
         return self._spans.start(method) if random() < self._share else None  # noqa: S311 - a sample, no secret
 
 

@@ -4,7 +4,6 @@ What the models (`config`) cannot see is judged here: what stands twice, units, 
 no clock.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from edgekeeper.config import validated
 from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.mistakes import did_you_mean
 from edgekeeper.yaml import Document, Loc
 from ratelimit.config import DescriptorConfig, LimitsFile, RateLimitConfig
 from ratelimit.domain import Domain, Level, Node
@@ -143,12 +143,11 @@ class _Judge:
         elif unit is None:
             self._problem(document, loc, "missing field `unit`", _UNITS_HINT)
         elif isinstance(unit, str) and unit.lower() not in _UNITS:
-            near = difflib.get_close_matches(unit.lower(), _UNITS, n=1)
             self._problem(
                 document,
                 (*loc, "unit"),
                 "`unit`: not a unit of time",
-                f"did you mean `{near[0]}`?" if near else _UNITS_HINT,
+                did_you_mean(unit.lower(), _UNITS) or _UNITS_HINT,
             )
         replaces = limit.get("replaces")
         for index, other in enumerate(replaces if isinstance(replaces, list) else ()):

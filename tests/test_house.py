@@ -26,6 +26,7 @@ RINGS = {
     "root": ("__main__.py", "cli.py", "cli/*.py"),
     "edge": (
         "service.py", "asked.py", "metrics.py", "trials.py", "key_sets.py", "key_fetch.py", "key_metrics.py", "kept_keys.py",
+        "key_upkeep.py", "apart.py",
         "decision_log.py", "log_files.py", "recorded.py", "replay.py",
         "store/[!_]*.py", "sinks/[!_]*.py",
     ),
@@ -52,6 +53,9 @@ SHELL_CORE = (
     "telemetry.py",
     "sums.py",
     "disclosure.py",
+    "printable.py",
+    "timestamps.py",
+    "traceparent.py",
     "rpc.py",
     "rotation.py",
 )
@@ -71,6 +75,9 @@ SHELL = {
     "edgekeeper.cel_tree",
     "edgekeeper.yaml",
     "edgekeeper.rotation",
+    "edgekeeper.printable",
+    "edgekeeper.timestamps",
+    "edgekeeper.traceparent",
 }
 CORE = VALUES | LIBRARIES | SHELL
 # `module:name` allows one name of a module that does more

@@ -3,24 +3,25 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
 
 import click
 
+from authz.cli.read import documents
 from authz.config import AuthzSection
 from authz.lint import Checked, Finding, findings
 from authz.policy import Policies
-from authz.reading import MODELS, is_test
+from authz.reading import MODELS
 from edgekeeper.commands import (
     annotation,
     check_format_option,
     config_option,
+    counted,
     echo_json,
     exits,
-    loaded,
+    plain,
 )
-from edgekeeper.sources import DiskSources
-from edgekeeper.yaml import parse
+from edgekeeper.settings import load
+from edgekeeper.sources import DiskSources, Sources
 
 __all__ = ["command"]
 
@@ -40,51 +41,33 @@ def command(config: str | None, format_: str, strict: bool) -> None:  # noqa: FB
     """
     from authz.__main__ import SERVICE
 
-    section, policies = loaded(SERVICE, config, format_)
-    with exits(format_=format_):
-        found = findings(_documents(section))
+    with exits(format_=format_, beside={"warnings": []}):
+        section, sources = load(config).section(SERVICE.name), DiskSources()
+        policies = SERVICE.generation(section, sources)
+        found = findings(_checked(section, sources))
         _tell(policies, found, format_)
         sys.exit(1 if strict and found else 0)
 
 
-def _documents(section: AuthzSection) -> Iterator[Checked]:
-    """Yield the documents, which have just been found good."""
-    sources = DiskSources()
-    for entry in section.policies:
-        for file in sources.yaml_files(entry.path):
-            if is_test(file):
-                continue
-            content = sources.read(file)
-            for document in parse(content, file):
-                if document.value is not None:
-                    model = MODELS[document.value["kind"]]
-                    base = {"base": PurePath(file).parent}
-                    yield Checked(
-                        model.model_validate(document.value, context=base), document, content.decode()
-                    )
+def _checked(section: AuthzSection, sources: Sources) -> Iterator[Checked]:
+    for document, text in documents(section, sources):
+        model = MODELS[document.value["kind"]]
+        context = {"base": PurePath(document.file).parent}
+        yield Checked(model.model_validate(document.value, context=context), document, text)
 
 
 def _tell(policies: Policies, found: Sequence[Finding], format_: str) -> None:
-    rails = {(rule.owner, rule.id) for _, each in policies.guardrails.items() for rule in each.rules}
-    rules = sum(len(policy.rules) for policy in policies.by_name.values()) + len(rails)
+    rules = sum(len(policy.rules) for policy in policies.by_name.values()) + len(policies.rails)
     if format_ == "json":
         about = {"policies": sorted(policies.by_name), "rules": rules, "generation": policies.generation}
-        echo_json({"problems": [], "warnings": [_plain(each) for each in found], **about})
+        warnings = [{"name": each.name, **plain(each.problem)} for each in found]
+        echo_json({"problems": [], "warnings": warnings, **about})
         return
     for each in found:
         if format_ == "github":
             click.echo(annotation(each.problem, "warning", each.name))
         else:
             click.echo(f"{each.problem} [{each.name}]", err=True)
-    counts = [_counted(len(policies.by_name), "policy", "policies"), _counted(rules, "rule", "rules")]
-    counts += [_counted(len(found), "warning", "warnings")] if found else []
+    counts = [counted(len(policies.by_name), "policy", "policies"), counted(rules, "rule")]
+    counts += [counted(len(found), "warning")] if found else []
     click.echo(f"good: {', '.join(counts)}, generation {policies.generation}")
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    fields = ("file", "line", "column", "message", "hint")
-    return {"name": finding.name, **{field: getattr(finding.problem, field) for field in fields}}

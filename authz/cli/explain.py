@@ -104,8 +104,12 @@ def command(ctx: click.Context, /, config: str | None, format_: str, every: bool
     with exits(format_=format_):
         words = ctx.meta.get(_WORDS)
         if given["decision"] is not None:
-            if given["method"] is not None or given["file"] is not None or words is not None:
-                raise click.UsageError("--decision stands instead of a request")
+            if (
+                words is not None
+                or every
+                or any(value not in {None, False, ()} for name, value in given.items() if name != "decision")
+            ):
+                raise click.UsageError("--decision stands instead of a request, and with no option about one")
             sys.exit(_show_recorded(config, given["decision"], format_))
         try:
             request = _request(words, given)
@@ -188,7 +192,7 @@ def _of_files(config: str | None, request: Attributes, given: Mapping[str, Any])
     settings = load(config)
     policies = SERVICE.build(settings.section(SERVICE.name), DiskSources())
     now_us = time.time_ns() // 1000 if given["at"] is None else _time(given["at"])
-    keys = kept(settings.state / SERVICE.name, policies, now_us)
+    keys = kept(settings.state / SERVICE.name, policies, time.time_ns() // 1000)  # --at makes no key older
     outcome = None
     if given["caller"] is not None:
         known = _caller(given["caller"], policies, request, now_us)

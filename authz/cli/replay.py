@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from typing import Final
 
 import click
@@ -10,9 +11,9 @@ from authz.config import AuthzSection
 from authz.log_files import Lines, files_of
 from authz.replay import KINDS, Count, Replay
 from authz.retold import Verdict
-from authz.telling import shown
 from edgekeeper.commands import config_option, echo_json, exits, format_option
 from edgekeeper.errors import OperatorError
+from edgekeeper.printable import shown
 from edgekeeper.settings import load
 from edgekeeper.sources import DiskSources
 
@@ -60,7 +61,8 @@ def command(
         section = load(candidate or config).section(SERVICE.name)
         replay = Replay(SERVICE.build(section, DiskSources()))
         files = list(logs) or _own(load(config).section(SERVICE.name))
-        _feed(replay, [Lines(file) for file in files])
+        with ExitStack() as opened:
+            _feed(replay, [opened.enter_context(closing(Lines(file))) for file in files])
         if not replay.lines and (left_out := replay.torn + replay.foreign):
             raise OperatorError(f"none of {left_out:,} lines is of a decision log: {', '.join(files)}")
         echo_json(replay.plain()) if format_ == "json" else _echo(replay)
@@ -104,7 +106,7 @@ def _echo(replay: Replay) -> None:
             click.echo(f"    as in {shown(', '.join(count.examples))}")
     if replay.untold:
         click.echo("\ncannot be told, for the log does not show:")
-    for missing, count in sorted(replay.untold.items(), key=lambda each: (-each[1].decisions, each[0])):
+    for missing, count in replay.cannot_tell():
         click.echo(f"  {shown(missing)}: {_counted(count)}, as in {shown(', '.join(count.examples))}")
     for number, what in ((replay.torn, "torn or unreadable"), (replay.foreign, "of another schema")):
         if number:

@@ -40,8 +40,8 @@ ANONYMOUS = Identity(kind="anonymous")
 class Outcome:
     """What became of a request's credentials: an identity or a refusal, and which kind of credential was looked at.
 
-    `detail` is for people who explain a decision; it holds nothing of the credential. `wants` names a provider whose
-    keys should be looked for anew: it has none, or not the one that the token names.
+    `detail` is for people who explain a decision; it holds nothing of the credential. `wants` is the `Remote.id`
+    of a key set that should be fetched anew: there are no keys, or not the one that the token names.
     """
 
     kind: str

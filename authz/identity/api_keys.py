@@ -17,11 +17,12 @@ from authz.identity.key_format import digest_of, mistyped
 
 __all__ = ["ApiKey", "ApiKeySource", "ApiKeys"]
 
-MAX_KEY_BYTES: Final = 512
+MAX_KEY_LENGTH: Final = 512
+"""In characters."""
 
 _USUAL: Final = Place(header="x-api-key")
 _AMBIGUOUS: Final = Outcome("api_key", refusal="credentials.ambiguous", detail="more than one key")
-_TOO_LONG: Final = Outcome("api_key", refusal="credentials.invalid", detail="longer than 512 bytes")
+_TOO_LONG: Final = Outcome("api_key", refusal="credentials.invalid", detail="longer than 512 characters")
 _MISTYPED: Final = Outcome(
     "api_key", refusal="credentials.invalid", detail="its checksum is wrong: mistyped, or not all of it"
 )
@@ -52,29 +53,30 @@ class ApiKeys:
     def __len__(self) -> int:
         return sum(map(len, self._by_digest.values()))
 
-    def identity(self, id_: str) -> Identity | None:
-        """Return whom the key that is called `id_` stands for, expired or not; None: there is none."""
+    def named(self, id_: str, now_us: int) -> Outcome | None:
+        """Return what becomes of the key that is called `id_`; None: there is none."""
         keys = (key for table in self._by_digest.values() for key in table.values())
-        return next((_identity(key) for key in keys if key[0] == id_), None)
+        return next((_judged(key, now_us) for key in keys if key[0] == id_), None)
 
     def outcome(self, key: str, now_us: int) -> Outcome:
         """Return whom `key` stands for, or why for no one. Nothing of the key is in it."""
-        if len(key) > MAX_KEY_BYTES:
+        if len(key) > MAX_KEY_LENGTH:
             return _TOO_LONG
         known = [self._by_digest[each].get(digest_of(key, each)) for each in self.algorithms]
-        found = next((each for each in known if each is not None), None)
-        if mistyped(key):
-            return _MISTYPED
-        if found is None:
-            return _UNKNOWN
-        if found[-1] is not None and now_us >= found[-1]:
-            return _EXPIRED
-        return Outcome("api_key", identity=_identity(found))
+        wrong = mistyped(key)
+        found = [_judged(each, now_us) for each in known if each is not None]
+        if not found:
+            return _MISTYPED if wrong else _UNKNOWN
+        # a key that is stored by two digests is good while one of its entries is
+        return next((each for each in found if each.identity is not None), found[0])
 
 
-def _identity(key: ApiKey) -> Identity:
-    id_, tenant, scopes, attributes, _ = key
-    return Identity("api_key", subject=id_, tenant=tenant, scopes=scopes, attributes=attributes)
+def _judged(key: ApiKey, now_us: int) -> Outcome:
+    id_, tenant, scopes, attributes, until_us = key
+    if until_us is not None and now_us >= until_us:
+        return _EXPIRED
+    identity = Identity("api_key", subject=id_, tenant=tenant, scopes=scopes, attributes=attributes)
+    return Outcome("api_key", identity=identity)
 
 
 @dataclass(frozen=True, slots=True)

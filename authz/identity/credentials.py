@@ -74,7 +74,9 @@ def _after(scheme: str, text: str) -> tuple[str, ...]:
 
 
 def _cookies(name: str, request: Attributes) -> list[str]:
-    """Return the values of a cookie. HTTP/2 may split the header into lines (RFC 9113 8.2.3)."""
-    pairs = (part.lstrip(" ") for line in request.lines("cookie") for part in line.split(";"))
-    found = (pair.partition("=") for pair in pairs)
-    return [value.rstrip(" ") for own, equals, value in found if equals and own == name]
+    """Return the values of a cookie. HTTP/2 may split the header into lines (RFC 9113 8.2.3).
+
+    Space around a name is none of it, as servers have it: such a cookie must not count as absent.
+    """
+    pairs = (part.partition("=") for line in request.lines("cookie") for part in line.split(";"))
+    return [value.rstrip(" ") for own, equals, value in pairs if equals and own.strip(" \t") == name]

@@ -5,9 +5,9 @@ from typing import Annotated, Final, Literal, Self, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from authz.fields import HeaderName, Id
-from authz.identity.models import ClaimNames
+from authz.identity.models import ClaimNames, Leeway
 from authz.identity.mtls import PathShape, is_trust_domain
-from edgekeeper.config import Duration, Many, Model, exactly_one
+from edgekeeper.config import Many, Model, exactly_one
 
 __all__ = ["KINDS", "Anonymous", "ApiKey", "EnvoyJwt", "Identity", "IdentityKind", "Jwt", "Mtls"]
 
@@ -85,7 +85,7 @@ class EnvoyJwt(Model):
     audiences: Many[str] = Field(min_length=1)
     """Audiences, one of which the token must have. Needed."""
 
-    leeway: Duration = Field(default=5_000_000, le=600_000_000)
+    leeway: Leeway = 5_000_000
     """How far clocks may differ, at most 10m. Default `5s`."""
 
     claims: ClaimNames = ClaimNames()

@@ -12,13 +12,17 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
-__all__ = ["BadKey", "Key", "KeySet", "key_set", "parse_json"]
+__all__ = ["MAX_KEYS", "NONE_FETCHED", "BadKey", "Key", "KeySet", "key_set", "listed_keys", "parse_json"]
+
+MAX_KEYS: Final = 100
+"""How many keys a set holds at most, wherever it comes from."""
 
 _ALGORITHMS: Final[Mapping[str, Algorithm]] = get_default_algorithms()
 _KEY_TYPES: Final = {"RSA": ("RS", "PS"), "EC": ("ES",), "OKP": ("EdDSA",), "oct": ("HS",)}
@@ -91,6 +95,26 @@ class KeySet:
             return named if named is not None and algorithm in named.algorithms else None
         fitting = [key for key in self._keys if algorithm in key.algorithms]
         return fitting[0] if len(fitting) == 1 else None
+
+
+NONE_FETCHED: Final[Mapping[str, KeySet]] = MappingProxyType({})
+"""The key sets of remote providers (by `Remote.id`) where none is fetched."""
+
+
+def listed_keys(content: bytes) -> list[Any]:
+    """Return the keys of a document (RFC 7517 section 5), good or not.
+
+    Raises:
+        ValueError: whoever wrote the document: it has no list of them, or too long a one.
+    """
+    try:
+        document = parse_json(content)
+    except ValueError:
+        document = None
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or len(keys) > MAX_KEYS:
+        raise ValueError(f"expected a JSON object with a list `keys` of at most {MAX_KEYS}")
+    return keys
 
 
 def key_set(jwks: Iterable[Any], algorithms: Sequence[str]) -> tuple[KeySet, list[tuple[int, str]]]:

@@ -15,7 +15,7 @@ from authz.identity.credentials import Place
 from authz.identity.jwks import Key, KeySet, parse_json
 from authz.identity.remote import Remote
 
-__all__ = ["BadToken", "Place", "Provider", "UnknownKey", "Verified", "verified"]
+__all__ = ["Provider", "UnknownKey", "verified"]
 
 MAX_TOKEN_BYTES: Final = 8192
 

@@ -36,13 +36,21 @@ def mistyped(key: str) -> bool:
 
 
 def digest_of(key: str, algorithm: str) -> bytes:
-    """Return what is stored of a key. `algorithm` is one of `ALGORITHMS`."""
-    return (sha256 if algorithm == "sha256" else blake2b)(key.encode("utf-8", "surrogatepass")).digest()
+    """Return what is stored of a key: the digest of the bytes that came. `algorithm` is one of `ALGORITHMS`."""
+    return (sha256 if algorithm == "sha256" else blake2b)(_bytes(key)).digest()
 
 
 def _checksum(body: str) -> str:
-    return _in_digits(binascii.crc32(body.encode("utf-8", "surrogatepass")), _CHECK_DIGITS)
+    return _in_digits(binascii.crc32(_bytes(body)), _CHECK_DIGITS)
 
 
 def _in_digits(number: int, length: int) -> str:
     return "".join(reversed([_DIGITS[number // 62**place % 62] for place in range(length)]))
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes of a text of the wire (`authz.attributes.text_of`), and some of any other."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, which no header brings
+        return text.encode("utf-8", "surrogatepass")

@@ -1,14 +1,24 @@
 """The shape of `JwtProvider` documents. Pure: no I/O, no clock."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from authz.fields import HeaderName, Metadata, Scheme
+from authz.identity.jwks import MAX_KEYS
 from authz.identity.urls import check_url
 from edgekeeper.config import Duration, Many, Model, Place, exactly_one, mistake_at
 
-__all__ = ["Algorithm", "ClaimNames", "From", "InlineKeys", "JwtProvider", "JwtProviderSpec", "Keys"]
+__all__ = [
+    "Algorithm",
+    "ClaimNames",
+    "From",
+    "InlineKeys",
+    "JwtProvider",
+    "JwtProviderSpec",
+    "Keys",
+    "Leeway",
+]
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
@@ -16,10 +26,14 @@ Algorithm = Literal[
 ]  # fmt: skip
 
 
+Leeway = Annotated[Duration, Field(le=600_000_000)]
+"""How far clocks may differ: at most 10m. In microseconds."""
+
+
 class InlineKeys(Model):
     """A JSON Web Key Set (RFC 7517) in place."""
 
-    keys: Many[dict[str, Any]] = Field(max_length=100)
+    keys: Many[dict[str, Any]] = Field(max_length=MAX_KEYS)
     """The keys, at most 100. An empty list: tokens of the provider are answered by 503. Needed."""
 
 
@@ -134,7 +148,7 @@ class JwtProviderSpec(Model):
     keys: Keys
     """Where the keys are. Needed."""
 
-    leeway: Duration = 5_000_000
+    leeway: Leeway = 5_000_000
     """How far clocks may differ, at most 10m. Default `5s`."""
 
     max_lifetime: Duration = 86_400_000_000
@@ -175,13 +189,6 @@ class JwtProviderSpec(Model):
                 raise mistake_at("issuer", "with `discovery`: a URL without a query")
             self.keys.check("issuer", self.issuer)
         return self
-
-    @field_validator("leeway")
-    @classmethod
-    def _at_most_10m(cls, leeway: int) -> int:
-        if leeway > 600_000_000:
-            raise ValueError("must be at most 10m")
-        return leeway
 
 
 class JwtProvider(Model):

@@ -109,7 +109,7 @@ class MtlsSource:
         del now_us, keys, cache
         if not self.xfcc:
             return self._judged(request.principal) if _is_meant(request.principal) else None
-        lines = request.headers.get(HEADER, ())
+        lines = request.lines(HEADER)
         if len(lines) > 1:
             return _AMBIGUOUS
         try:

@@ -1,7 +1,6 @@
 """From `JwtProvider` and `ApiKeySet` documents to what credentials are judged by. Pure: no I/O, no clock."""
 
 from hashlib import sha256
-from typing import Any
 
 from cryptography.x509 import load_pem_x509_certificates
 
@@ -9,7 +8,7 @@ from authz import sets
 from authz.identity import models
 from authz.identity.api_keys import ApiKey, ApiKeys
 from authz.identity.credentials import Place
-from authz.identity.jwks import KeySet, key_set, parse_json
+from authz.identity.jwks import KeySet, key_set, listed_keys
 from authz.identity.jwt import Provider
 from authz.identity.remote import Remote
 from authz.written import Written
@@ -53,7 +52,12 @@ def _keys(spec: models.JwtProviderSpec, written: Written, key_file: bytes | None
     if spec.keys.file is None:
         return None
     loc: Loc = ("spec", "keys", "file")
-    keys, refused = key_set(_keys_of_file(key_file or b"", written), spec.algorithms)
+    try:
+        jwks = listed_keys(key_file or b"")
+    except ValueError as error:
+        written.problem(loc, str(error))
+        jwks = []
+    keys, refused = key_set(jwks, spec.algorithms)
     for index, message in refused:
         written.problem(loc, f"key {index} of the set: {message}")
     return keys
@@ -79,18 +83,6 @@ def _remote(document: models.JwtProvider, written: Written, ca: bytes | None) ->
         allow_private=spec.keys.allow_private,
         ca=ca,
     )
-
-
-def _keys_of_file(content: bytes, written: Written) -> tuple[Any, ...]:
-    try:
-        value = parse_json(content)
-    except ValueError:
-        value = None
-    keys = value.get("keys") if isinstance(value, dict) else None
-    if not isinstance(keys, list) or len(keys) > 100:
-        written.problem(("spec", "keys", "file"), "expected a JSON object with a list `keys` of at most 100")
-        return ()
-    return tuple(keys)
 
 
 def api_keys(document: sets.ApiKeySet, written: Written) -> ApiKeys:

@@ -12,13 +12,12 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final
 
-from authz.identity.jwks import KeySet, key_set, parse_json
+from authz.identity.jwks import KeySet, key_set, listed_keys, parse_json
 from authz.identity.urls import check_url, discovery_url
 
 __all__ = ["MAX_DOCUMENT_BYTES", "Fetched", "NotFetched", "Remote", "fetched", "keys_url"]
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-MAX_KEYS: Final = 100
 
 
 class NotFetched(Exception):  # noqa: N818 - reads as a sentence
@@ -50,8 +49,9 @@ class Remote:
 
     @cached_property
     def id(self) -> str:
-        """What names the key set. Other settings, another set: keys of a former issuer or URL verify nothing."""
-        settings = [self.name, self.issuer, self.url, sorted(self.algorithms)]
+        """What names the key set. Where from and whom we trust for it: keys of a former issuer, URL or `ca` verify nothing."""
+        trust = [self.allow_private, sha256(self.ca or b"").hexdigest()]
+        settings = [self.name, self.issuer, self.url, sorted(self.algorithms), *trust]
         return sha256(json.dumps(settings).encode()).hexdigest()
 
     @property
@@ -98,9 +98,11 @@ def fetched(content: bytes, algorithms: Sequence[str]) -> Fetched:
     Raises:
         NotFetched: Dependency error: it is no key set, or has no key for tokens with `algorithms`.
     """
-    jwks = _object(content).get("keys")
-    if not isinstance(jwks, list) or len(jwks) > MAX_KEYS:
-        raise NotFetched("document", f"expected a list `keys` of at most {MAX_KEYS}")
+    _check_size(content)
+    try:
+        jwks = listed_keys(content)
+    except ValueError as error:
+        raise NotFetched("document", str(error)) from None
     try:
         jwks.sort(key=lambda jwk: json.dumps(jwk, sort_keys=True, default=str))
         keys, refused = key_set(jwks, algorithms)
@@ -111,9 +113,13 @@ def fetched(content: bytes, algorithms: Sequence[str]) -> Fetched:
     return Fetched(keys, content, tuple(message for _, message in refused))
 
 
-def _object(content: bytes) -> dict[str, Any]:
+def _check_size(content: bytes) -> None:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise NotFetched("too_large", f"larger than {MAX_DOCUMENT_BYTES} bytes")
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    _check_size(content)
     try:
         value = parse_json(content)
     except ValueError:

@@ -1,6 +1,5 @@
 """From a policy's `identity` to where credentials are looked for, in their order. Pure: no I/O, no clock."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -20,6 +19,7 @@ from authz.identity.mtls import MtlsSource, PathShape
 from authz.identity.tokens import JwtSource
 from authz.matchers import AddressSet
 from authz.written import Written
+from edgekeeper.mistakes import did_you_mean
 from edgekeeper.yaml import Loc
 
 __all__ = ["AnonymousSource", "Known", "kinds_of", "sources_of"]
@@ -139,9 +139,8 @@ def _named(
 ) -> T | None:
     """Return what is called so; None: it has problems of its own, or does not exist, which is then said."""
     if name not in named and known.complete:
-        near = difflib.get_close_matches(name, named, n=1)
         some = ", ".join(f"`{each}`" for each in sorted(named)[:_SHOWN])
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
-        hint = f"did you mean `{near[0]}`?" if near else f"known here: {some}{more}" if some else ""
+        hint = did_you_mean(name, named) or (f"known here: {some}{more}" if some else "")
         written.problem(loc, f"no `{kind}` is called `{name}`", hint)
     return named.get(name)

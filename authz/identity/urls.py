@@ -21,11 +21,13 @@ _URL: Final = re.compile(
 )
 """RFC 3986 without user and fragment, and so narrow that no two parsers can differ on the host."""
 
-_NUMERIC: Final = re.compile(r"(0[Xx][0-9A-Fa-f]*|[0-9]+)\.?\Z")
-"""How a host ends that some resolvers take for an IPv4 address: `127.1`, `0x7f000001` (WHATWG URL, 3.5)."""
+_NUMERIC: Final = re.compile(r"(\A|\.)(0[Xx][0-9A-Fa-f]*|[0-9]+)\.?\Z")
+"""The last label of a host that some resolvers take for an IPv4 address: `127.1`, `0x7f000001` (WHATWG URL, 3.5)."""
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
+_NOBODYS: Final = (ipaddress.IPv4Network("0.0.0.0/8"), ipaddress.IPv4Network("192.0.0.0/24"))
+"""RFC 6890: this network, and protocols' own, where Oracle's cloud has its metadata (192.0.0.192). Whether `is_global` is
+true of the second is another answer in each version of Python."""
 _METADATA: Final = frozenset(
     map(ipaddress.ip_address, ("168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"))
 )
@@ -94,6 +96,6 @@ def is_allowed(address: IpAddress, *, private: bool) -> bool:
         return private
     if address.is_multicast or address.is_link_local or address.is_reserved or address.is_unspecified:
         return False
-    if address in _METADATA or address in _THIS_NETWORK:
+    if address in _METADATA or any(address in network for network in _NOBODYS):
         return False
     return private or address.is_global

@@ -47,6 +47,7 @@ def test_check_exits_1_for_a_bad_configuration_and_names_its_place(config: Path)
 LINES = (
     "https://u:p@h/?code=s3cret&pin=1\nAuthorization: Bearer s3cret\n"
     "/v/eyJhbGciOiJSUzI1NiJ9.eyJzdWIi.c2ln\n\x1b[31m\xff\n"
+    "\xe2\x80\xa8\n"
 )
 
 
@@ -61,6 +62,7 @@ def test_redact_shows_the_default_rules_without_a_configuration(
         "Authorization: Bearer REDACTED",
         "/v/REDACTED",
         "\\x1b[31m\ufffd",
+        "\\u2028",
     ] == result.output.splitlines()
 
 

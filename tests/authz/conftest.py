@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgekeeper.sources import DiskSources
 
 NOW_US = 1_700_000_000_000_000
 NOW_S = NOW_US // 1_000_000
+SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"
 
 
 class Issuer:
@@ -76,6 +77,10 @@ class Issuer:
             headers={"kid": kid} | (headers or {}),
         )
 
+    def bearer(self, **claims: Any) -> dict[str, str]:
+        """The header of a token with these claims."""
+        return {"authorization": f"Bearer {self.token(**claims)}"}
+
 
 @pytest.fixture(scope="session")
 def issuer() -> Issuer:
@@ -112,6 +117,23 @@ def corp(issuer: Issuer) -> str:
         "spec": spec,
     }
     return json.dumps(document)
+
+
+@pytest.fixture(scope="session")
+def secret_provider() -> Callable[..., str]:
+    """Return the document of a JwtProvider whose key is a secret: `secret_provider("corp", claims={...})`."""
+
+    def document(name: str = "corp", **spec: Any) -> str:
+        usual = {
+            "issuer": Issuer.name,
+            "audiences": ["orders"],
+            "algorithms": ["HS256"],
+            "keys": {"inline": {"keys": [{"kty": "oct", "k": SECRET}]}},
+        }
+        head = {"apiVersion": "edgekeeper/v1", "kind": "JwtProvider", "metadata": {"name": name}}
+        return json.dumps(head | {"spec": usual | spec}) + "\n---\n"
+
+    return document
 
 
 @pytest.fixture
@@ -167,6 +189,12 @@ def ask() -> Callable[..., Decision]:
     return asked
 
 
+@pytest.fixture(scope="session")
+def said() -> Callable[[Decision], tuple[str, str, str]]:
+    """Return the effect of a decision, the rule and the reason."""
+    return lambda decision: (decision.effect, decision.rule, decision.reason)
+
+
 @pytest.fixture
 def beside(tmp_path: Path) -> Callable[..., tuple[AuthzSection, Policies, DiskSources]]:
     """Write documents and files with tests beside them; return section, generation and sources."""
@@ -181,5 +209,21 @@ def beside(tmp_path: Path) -> Callable[..., tuple[AuthzSection, Policies, DiskSo
         section = AuthzSection.model_validate({"listen": "unix:/tmp/a.sock", "policies": entries})
         sources = DiskSources()
         return section, build(section, sources), sources
+
+    return written
+
+
+@pytest.fixture
+def with_cases(
+    beside: Callable[..., tuple[AuthzSection, Policies, DiskSources]],
+) -> Callable[..., tuple[AuthzSection, Policies, DiskSources]]:
+    """Write documents and a test of their policy `api` beside them; return section, generation and sources."""
+
+    def written(
+        documents: str, cases: Sequence[dict[str, Any]], **spec: Any
+    ) -> tuple[AuthzSection, Policies, DiskSources]:
+        head = {"apiVersion": "edgekeeper/v1", "kind": "PolicyTest", "metadata": {"name": "t"}}
+        test = head | {"spec": {"policy": "api", "cases": cases} | spec}
+        return beside(documents, t=json.dumps(test, indent=1))
 
     return written

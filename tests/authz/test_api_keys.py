@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from authz.cli import commands
 from authz.identity.key_format import RANDOM_BYTES, digest_of, made, mistyped
+from authz.sets import time_us
 from edgekeeper.errors import ConfigError
 
 NOW_US = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z
@@ -185,9 +186,14 @@ def test_what_is_no_text_is_not_a_key_with_a_question_mark(presented):
     ]
 
 
-def test_a_key_of_ours_with_a_wrong_checksum_is_told_apart_and_refused_even_if_it_is_stored(presented):
+def test_a_key_that_is_no_utf8_is_known_by_the_digest_of_its_bytes(presented):
+    stored = entry(digest="sha256:" + hashlib.sha256(b"k\xff").hexdigest())
+    assert "named api_key globex" == shown(presented("k\udcff", entries=[stored]))
+
+
+def test_a_key_of_ours_with_a_wrong_checksum_is_told_apart_and_to_operators_only(presented):
     typo = KEY[:10] + ("a" if KEY[10] != "a" else "b") + KEY[11:]
-    decisions = [presented(key, entries=[entry(typo)]) for key in (typo, OTHER_MAKE)]
+    decisions = [presented(key) for key in (typo, OTHER_MAKE)]
     assert ["its checksum is wrong: mistyped, or not all of it", "no key of the set"] == [
         decision.outcome.detail for decision in decisions
     ]
@@ -228,6 +234,23 @@ def test_a_set_holds_digests_of_both_kinds(presented):
     ]
 
 
+@pytest.mark.parametrize("over", ["sha256", "blake2b"])
+def test_a_key_that_is_stored_by_two_digests_is_good_while_one_of_them_is(presented, over):
+    entries = [
+        entry(id=algorithm, algorithm=algorithm, expires="2023-11-14" if algorithm == over else "2023-11-16")
+        for algorithm in ("sha256", "blake2b")
+    ]
+    (good,) = {"sha256", "blake2b"} - {over}
+    assert f"named api_key {good}" == shown(presented(KEY, entries=entries))
+    assert "credentials.expired" == shown(presented(KEY, entries=entries, now_us=NOW_US + 2 * 86_400 * 10**6))
+
+
+def test_a_key_of_another_make_may_begin_as_ours_do(presented):
+    key = "ek_of-another-make"
+    assert mistyped(key)
+    assert "named api_key globex" == shown(presented(key, entries=[entry(key)]))
+
+
 def test_without_a_key_in_the_set_every_key_is_unknown(presented):
     assert "credentials.invalid" == shown(presented(KEY, entries=[]))
 
@@ -251,13 +274,13 @@ def test_nothing_that_is_said_of_a_decision_holds_the_key(presented, key):
     assert key[:20] not in repr(decision)
 
 
-def test_the_identity_of_a_policys_key_is_found_by_its_name(policy):
-    (source, _) = policy(SPEC, more=key_set(entry())).by_name["api"].sources
-    assert ("globex", "acme") == (
-        source.keys.identity("globex").subject,
-        source.keys.identity("globex").tenant,
-    )
-    assert source.keys.identity("nobody") is None
+def test_a_key_is_found_by_its_name_as_good_as_it_is_at_the_time(policy):
+    (source, _) = policy(SPEC, more=key_set(entry(expires="2026-01-01"))).by_name["api"].sources
+    until_us = time_us("2026-01-01")
+    good, late = (source.keys.named("globex", now_us) for now_us in (until_us - 1, until_us))
+    assert ("globex", "acme") == (good.identity.subject, good.identity.tenant)
+    assert (None, "credentials.expired") == (late.identity, late.refusal)
+    assert source.keys.named("nobody", 0) is None
     assert (1, "api_key partners", "x-api-key") == (len(source.keys), source.label, source.place.header)
 
 

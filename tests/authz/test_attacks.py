@@ -271,8 +271,9 @@ def test_abuse_finds_an_empty_segment_that_has_parameters(beside, monkeypatch):
     (trial,) = trials(settings, enforced(policies), sources)
     assert trial.suite is not None
     assert trial.tried is not None
-    findings = Abuse(enforced(policies), "api", {}).findings(trial.tried.attempt, None)
-    assert any("/;x=1/" in each.what for each in findings if each.kind == "path spelling")
+    abused = Abuse(enforced(policies), "api", {}).of(trial.tried.attempt, None)
+    assert abused is not None
+    assert any("/;x=1/" in each.what for each in abused.findings if each.kind == "path spelling")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable
 
 import click.testing
@@ -13,6 +14,7 @@ from authz.attributes import Attributes
 from authz.cli import commands
 from authz.explain import explain
 from authz.requests import as_json, of_line
+from edgekeeper.service import Service
 from protos.envoy.service.auth.v3 import external_auth_pb2
 
 POLICY = """
@@ -113,6 +115,20 @@ def test_check_does_not_look_for_warnings_in_tests(run):
     assert "is never" not in run("check").stderr
 
 
+def test_check_looks_for_warnings_in_what_it_has_read(run, monkeypatch):
+    run.policy.write_text(DOUBTFUL)
+    real = Service.generation
+
+    def changed_meanwhile(service, section, sources):
+        made = real(service, section, sources)
+        run.policy.write_text("{")
+        return made
+
+    monkeypatch.setattr(Service, "generation", changed_meanwhile)
+    result = run("check")
+    assert (0, True) == (result.exit_code, "1 warning" in result.stdout), result.stderr
+
+
 def test_check_without_a_configuration_exits_2(run, tmp_path):
     (tmp_path / "edgekeeper.yaml").unlink()
     assert 2 == run("check").exit_code
@@ -173,9 +189,9 @@ def test_explain_says_that_a_request_was_refused_before_any_rule(run, url):
 
 
 def test_explain_knows_a_rules_own_reason_from_a_refusal(run):
-    run.policy.write_text(POLICY.replace("methods: [POST], deny: {}", "deny: {reason: request.bad_host}"))
+    run.policy.write_text(POLICY.replace("methods: [POST], deny: {}", "deny: {reason: request.odd}"))
     _, said = explained(run, "GET", "https://a.example/a/7")
-    assert (False, "request.bad_host", "matched") == (
+    assert (False, "request.odd", "matched") == (
         said["refused_before_rules"],
         said["reason"],
         said["rules"][0]["outcome"],
@@ -374,9 +390,26 @@ def test_explain_decides_at_the_time_that_it_is_told(run):
     assert ("all", "late") == (early[1]["rule"], late[1]["rule"])
 
 
+def test_explain_judges_the_age_of_kept_keys_by_the_clock_whatever_time_it_is_told(run, monkeypatch):
+    now_us = []
+    monkeypatch.setattr("authz.cli.explain.kept", lambda _state, _policies, now: now_us.append(now) or {})
+    began_us = time.time_ns() // 1000
+    explained(run, "GET", URL, "--at", "2025-12-31T23:59:59Z")
+    assert began_us <= now_us[0] <= time.time_ns() // 1000
+
+
 def test_a_decision_is_looked_for_in_the_decision_log(run):
     result = run("explain", "--decision", "1-2-3")
     assert (2, True) == (result.exit_code, "decision_log" in result.stderr), result.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["GET https://a.example/", "--request x", "curl", "--as {}", "--at 2026-01-01", "--running", "--admin unix:a", "-H x:y", "--client-ip=", "--all"],
+)  # fmt: skip
+def test_a_logged_decision_goes_with_nothing_that_is_said_of_a_request(run, more):
+    result = run("explain", "--decision", "1-2-3", *more.split())
+    assert (2, True) == (result.exit_code, "--decision stands instead of a request" in result.stderr)
 
 
 def test_a_logged_decision_is_shown_as_text_and_as_json(run, monkeypatch):

@@ -1,6 +1,6 @@
 """What went wrong in our neighbours with paths, hosts, headers and addresses, from the bytes of a Check to those of its answer.
 
-Each test has the name of what it keeps out; those of tokens are in test_jwt.py, what Envoy itself does is in tests/e2e.
+Each test has the name of what it keeps out; those of tokens are below tokens/, those of fetched keys below keys/, what Envoy itself does is in tests/e2e.
 """
 
 from collections.abc import Callable

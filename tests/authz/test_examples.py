@@ -32,7 +32,7 @@ def test_every_case_comes_true_every_rule_is_covered_and_no_mutation_stays_unnot
         said["coverage"]["uncovered"],
         said["mutations"]["unnoticed"],
     )
-    assert (0, []) == (result.exit_code, said["abuse"])
+    assert (0, [], []) == (result.exit_code, said["abuse"], said["credentials_not_placed"])
     assert said["mutations"]["tried"] > 50
 
 

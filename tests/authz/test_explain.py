@@ -421,12 +421,30 @@ rules: [{id: a, allow: {request_headers: {set: {x-a: "{HOLE}"}}}}]
         ("request.query.token", {"target": "/?token=s3cr3t-99"}),
         ("request.query.x", {"target": "/?x=eyJhbGciOi12"}),
         ("request.query.x", {"target": "/?x=0123456789abcdef"}),
+        # as it is spelled, which nobody need spell so
+        ("request.url", {"target": "/?token=s3cr3t%2f%39%39"}),
+        ("request.url", {"target": "/?t%6Fken=s3cr3t+99%7E"}),
     ],
 )
 def test_what_is_named_or_looks_like_a_credential_is_masked(policy, hole, sent):
     policies = policy(f'rules: [{{id: a, allow: {{request_headers: {{set: {{x-a: "{{{hole}}}"}}}}}}}}]')
     said = asked(policies, {}, NOW_US, {"request": as_json(get(**sent))})
-    assert {"x-a": "[redacted]"} == said["answer"]["request_headers"]
+    (value,) = said["answer"]["request_headers"].values()
+    assert "[redacted]" == value.rpartition("=")[2]
+
+
+def test_a_credential_is_masked_in_a_redirect_too(policy):
+    policies = policy('rules: [{id: r, deny: {redirect: "https://login.example/?rd={request.url}"}}]')
+    request = get("/?token=s3cr3t%2f%39%39", headers={"accept": ("text/html",)}, scheme="https")
+    said = asked(policies, {}, NOW_US, {"request": as_json(request)})
+    url = "https%3A%2F%2Fa.example%2F%3Ftoken%3D[redacted]"
+    assert f"https://login.example/?rd={url}" == said["answer"]["headers"]["location"]
+
+
+@pytest.mark.parametrize("target", ["/?token=%ff%ff%ff%ff", "/?token=%ff\udcff\ud800-long-enough"])
+def test_a_query_that_is_no_text_is_explained_too(policy, target):
+    said = asked(policy("rules: []"), {}, NOW_US, {"request": as_json(get(target))})
+    assert "deny" == said["effect"]
 
 
 def test_a_request_with_any_number_of_values_is_answered_in_milliseconds(policy):

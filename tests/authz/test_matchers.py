@@ -34,8 +34,13 @@ def test_a_wanted_value_may_be_open_at_an_end(wanted, value, match):
     assert match == Values.parse({"x": [wanted]}, denies=False).match({"x": [value]})
 
 
-def test_a_denial_meets_a_value_with_more_members_than_anyone_looks_at():
+def test_a_denial_meets_a_value_with_more_members_than_anyone_looks_at_and_an_allowance_does_not():
     admin = {"x-role": ["admin"]}
+    allows = Values.parse({"x-role": ["admin", "a,*"]}, denies=False)
+    for members, fits in ((256, True), (257, False)):
+        assert fits == allows.match({"x-role": ["admin"] * members})
+        assert fits == allows.match({"x-role": ["a" + "," * (members - 1)]})
+    assert not allows.match({"x-role": [",".join(["admin"] * 100)] * 3})
     assert Values.parse(admin, denies=True).match({"x-role": ["," * 300]})
     assert Values.parse(admin, denies=True).match({"x-role": ["a"] * 300})
     assert not Values.parse(admin, denies=True).match({"x-role": ["," * 200]})

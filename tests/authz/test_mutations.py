@@ -9,18 +9,6 @@ from authz.attempts import enforced
 from authz.mutations import Cases, Passed, mutations
 from authz.trials import trials
 
-SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"
-IDENTITY = f"""
-apiVersion: edgekeeper/v1
-kind: JwtProvider
-metadata: {{name: corp}}
-spec:
-  issuer: https://idp.example.com
-  audiences: [orders]
-  algorithms: [HS256]
-  keys: {{inline: {{keys: [{{kty: oct, k: {SECRET}}}]}}}}
----
-"""
 FULL = "{id: a, methods: [GET], paths: [/a], identity: [jwt], scopes: [r], client_ips: [192.0.2.1], headers: {x-a: [b]}, query: {q: [s]}, when: 'identity.subject == \"alice\"', allow: {}}"
 AS = {
     "alice": {"jwt": {"provider": "corp", "claims": {"sub": "alice", "scope": "r"}}},
@@ -34,7 +22,7 @@ GOOD = {
     "headers": {"x-a": "b"},
     "expect": {"decision": "allow"},
 }
-ALL = ["removed", "denies", "without `methods`", "without `paths`", "without `client_ips`", "without `headers`", "without `query`", "without `identity`", "without `scopes`", "without `when`", "`when` negated"]  # fmt: skip
+ALL = ["removed", "denies", "without `methods`", "without `paths`", "without `client_ips`", "without `headers`", "without `query`", "without `scopes`", "without `when`", "`when` negated"]  # fmt: skip
 CAUGHT = {
     "without `methods`": {"request": "POST /a?q=s"},
     "without `paths`": {"request": "GET /b?q=s"},
@@ -49,7 +37,7 @@ CAUGHT = {
 def policy(*rules, mode="enforce"):
     head = f"apiVersion: edgekeeper/v1\nkind: Policy\nmetadata: {{name: api}}\nspec:\n  hosts: [a.example]\n  mode: {mode}\n"
     identity = "  identity: [{jwt: {provider: corp}}, {anonymous: {}}]\n  rules:\n"
-    return IDENTITY + head + identity + "".join(f"    - {rule}\n" for rule in rules)
+    return head + identity + "".join(f"    - {rule}\n" for rule in rules)
 
 
 def guardrail(name, *rules):
@@ -58,13 +46,11 @@ def guardrail(name, *rules):
 
 
 @pytest.fixture
-def survivors(beside):
+def survivors(with_cases, secret_provider):
     """Return the mutations that these cases do not notice."""
 
     def found(documents, *cases):
-        spec = {"policy": "api", "as": AS, "cases": list(cases)}
-        test = {"apiVersion": "edgekeeper/v1", "kind": "PolicyTest", "metadata": {"name": "t"}, "spec": spec}
-        section, policies, sources = beside(documents, t=json.dumps(test))
+        section, policies, sources = with_cases(secret_provider() + documents, cases, **{"as": AS})
         policies = enforced(policies)
         tried = list(trials(section, policies, sources))
         assert [] == [problem for trial in tried for problem in trial.problems]
@@ -81,7 +67,8 @@ def denied(**change):
 
 
 def test_what_no_case_comes_near_is_not_noticed(survivors):
-    never = {"name": "n", "request": "GET /other", "host": "b.example", "expect": {"decision": "deny"}}
+    elsewhere = {"decision": "deny", "reason": "no_policy"}
+    never = {"name": "n", "request": "GET /other", "host": "b.example", "expect": elsewhere}
     assert [f"api/a: {what}" for what in ALL] == survivors(policy(FULL), never)
 
 
@@ -101,7 +88,7 @@ def test_with_a_case_for_each_clause_nothing_stays_unnoticed(survivors):
     # who has no token has no subject either: that is another rule's to show
     rules = policy(FULL.replace("when: 'identity.subject == \"alice\"', ", ""))
     cases = [denied(**each) for clause, each in CAUGHT.items() if clause != "without `when`"]
-    assert ["api/a: without `identity`"] == survivors(rules, GOOD, *cases)
+    assert [] == survivors(rules, GOOD, *cases)
     rules = rules.replace("scopes: [r], ", "")
     cases = [each for each in cases if each.get("as") != "carol"]
     anyone = {key: value for key, value in denied(name="anyone").items() if key != "as"}
@@ -159,6 +146,26 @@ def test_a_policy_in_shadow_is_mutated_as_if_it_were_enforced(survivors):
     a = {"name": "a", "request": "GET /a", "expect": {"decision": "allow", "rule": "a"}}
     assert ["api/a: without `paths`"] == survivors(
         policy("{id: a, paths: [/a], allow: {}}", mode="shadow"), a
+    )
+
+
+def test_a_clause_that_says_nothing_is_not_left_out(survivors):
+    """Nobody has a scope but of the kind that the rule names, and `/**` is every path."""
+    near = {"name": "n", "request": "GET /", "as": "bob", "expect": {"decision": "allow"}}
+    rules = policy("{id: a, paths: [/a, '/**'], identity: [jwt], scopes: [r], allow: {}}")
+    assert ["api/a: without `scopes`"] == survivors(rules, near)
+    mixed = rules.replace("{anonymous", "{mtls: {trust_domain: a.example, paths: ['/**']}}, {anonymous")
+    assert ["api/a: without `identity`", "api/a: without `scopes`"] == survivors(mixed, near)
+
+
+def test_a_rule_in_shadow_of_a_guardrail_is_enforced_too(survivors):
+    a = {"name": "a", "request": "GET /a", "expect": {"decision": "allow"}}
+    documents = policy("{id: a, paths: [/a], allow: {}}") + guardrail(
+        "rails", "{id: w, mode: shadow, methods: [GET], deny: {}}"
+    )
+    assert "rails/w: enforced" not in survivors(documents, a)
+    assert "rails/w: enforced" in survivors(
+        documents, a | {"request": "TRACE /b", "expect": {"decision": "deny"}}
     )
 
 

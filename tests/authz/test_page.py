@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from authz import decision_record, wire
+from authz import decision_record, request_record, wire
 from authz.__main__ import application
 from authz.answers import Allowed
 from authz.cases import PolicyTest
@@ -105,7 +105,7 @@ def test_the_classes_of_abuse_are_those_that_are_tried():
 
 
 def test_every_field_of_the_decision_log_is_told():
-    code = Path(decision_record.__file__).read_text()
+    code = "".join(Path(module.__file__).read_text() for module in (decision_record, request_record))
     fields = set(re.findall(r'"([a-z]+\.[a-z_.]+[a-z])":|\["([a-z]+\.[a-z_.]+[a-z])"\] =', code))
     log = section("The decision log", TOOLS)
     names = {first or second for first, second in fields}

@@ -208,6 +208,24 @@ def test_a_record_of_somebody_else_under_our_name_is_shown_and_not_tried(edge: E
     assert "cannot be read" in edge.shown("0605a-abc-1")["notes"][-1]
 
 
+@pytest.mark.parametrize(
+    "odd", [{"authz.shadow": [1]}, {"authz.policy.rule": 5}, {"authz.policy.revision": ["x"]}]
+)
+def test_a_record_that_is_not_as_we_write_it_is_shown_all_the_same(edge: Edge, odd: dict[str, Any]):
+    edge.ask("POST /x")
+    edge.log.write_text(json.dumps(json.loads(edge.log.read_text()) | odd) + "\n")
+    told = edge.shown("0605a-abc-1")
+    assert told["notes"]
+    assert "\n".join(lines(told)).startswith("deny by api / ")
+
+
+def test_a_rule_in_a_file_that_the_configuration_names_is_shown_whatever_the_file_is_called(edge: Edge):
+    edge.document.rename(edge.path / "policies" / "api.policy")
+    edge.write({"policies": [{"path": "./policies/api.policy"}]})
+    told = edge.shown(edge.ask("POST /x"))
+    assert (["writes"], []) == ([each["rule"] for each in told["rules"]], told["notes"])
+
+
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +254,12 @@ def test_of_two_lines_of_a_decision_the_newest_counts(tmp_path: Path, suffix: st
     assert "new" == (found(str(file), "a") or {})["note"]
 
 
+def test_an_id_that_is_no_text_is_not_found(tmp_path: Path):
+    file = tmp_path / "log"
+    file.write_bytes(row("a"))
+    assert found(str(file), "a\udcff") is None
+
+
 @pytest.mark.parametrize("suffix", [".zst", ".gz"])
 def test_a_compressed_file_that_ends_early_is_read_as_far_as_it_goes(tmp_path: Path, suffix: str):
     file = tmp_path / f"log{suffix}"
@@ -257,6 +281,15 @@ def test_the_files_of_a_log_are_its_own_and_what_was_rotated_of_it(tmp_path: Pat
         Path(file).name for file in files_of(str(tmp_path / "d.ndjson"))
     ]
     assert [] == files_of(str(tmp_path / "absent" / "d.ndjson"))
+
+
+@pytest.mark.parametrize("ending", [".zst", ".gz"])
+def test_a_rotated_file_is_read_once_where_its_compression_was_cut_short(tmp_path: Path, ending: str):
+    plain = tmp_path / "d.20260801T000000.000001Z.ndjson"
+    whole = plain.with_name(plain.name + ending)
+    plain.touch()
+    whole.touch()
+    assert [str(whole)] == files_of(str(tmp_path / "d.ndjson"))
 
 
 def test_a_decision_in_a_rotated_file_is_found(edge: Edge):

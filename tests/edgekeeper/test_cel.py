@@ -122,7 +122,7 @@ MISTAKES = [
     ("matches(request.method, request.headers.a)", [Mistake(1, 40, "the pattern of `matches` must be a literal string")]),
     ('staff &&\n request.method.matches("(")', [Mistake(2, 25, "not a regular expression (RE2)")]),
     ('request.method.split("").join(".") == ""', [Mistake(1, 22, "`split` needs a literal string that is not empty")]),
-    ('request.method.split(request.method).size() > 1', [Mistake(1, 29, "`split` needs a literal string that is not empty")]),
+    ("request.method.split(request.method).size() > 1", [Mistake(1, 29, "`split` needs a literal string that is not empty")]),
     ('request.method.split(",").join(request.method) == ""', [Mistake(1, 39, "`join` needs a literal string of at most 16 signs")]),
     ('request.method.split(",").join("12345678901234567") == ""', [Mistake(1, 32, "`join` needs a literal string of at most 16 signs")]),
     ('["("].all(p, request.method.matches(p))', [Mistake(1, 37, "the pattern of `matches` must be a literal string")]),

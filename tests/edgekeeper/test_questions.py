@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from edgekeeper import enquiry, worker
+from edgekeeper.commands import echo_json
 from edgekeeper.config import Address
 from edgekeeper.enquiry import ask
 from edgekeeper.errors import DependencyError, OperatorError
@@ -173,3 +174,31 @@ async def test_two_questions_never_come_closer_than_the_pause(monkeypatch: pytes
 
 def test_the_command_waits_longer_than_a_worker_may_take():
     assert enquiry.PATIENCE_S > 2 * worker.ANSWER_S + worker.ASK_PAUSE_S
+
+
+@pytest.mark.parametrize("text", ["\udcff", "\ud800 \udc00 é", {"\udcff": float("nan")}])
+def test_an_answer_may_hold_what_is_no_utf8(text):
+    found = answered(lambda *_: {"text": text, "nan": float("nan"), "time": 1.5})
+    want = {"\udcff": None} if isinstance(text, dict) else text
+    assert (200, {"text": want, "nan": None, "time": 1.5}) == (found.status, json.loads(found.body))
+
+
+def test_a_refusal_may_hold_what_is_no_utf8():
+    def refuses(*_: object) -> object:
+        raise OperatorError("\udcff")
+
+    found = answered(refuses)
+    assert (400, b'{\n  "why": "\\udcff"\n}\n') == (found.status, found.body)
+
+
+def test_an_answer_that_no_json_can_hold_is_none():
+    endless: list[object] = []
+    endless.append(endless)
+    assert 500 == answered(lambda *_: endless).status
+
+
+def test_a_command_prints_the_same_json(capfd: pytest.CaptureFixture[str]):
+    for value in ({"a": "é"}, {"a": "\udcff"}):
+        echo_json(value)
+        assert value == json.loads(printed := capfd.readouterr().out)
+        assert printed.startswith('{\n  "a": "')
