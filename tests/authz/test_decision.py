@@ -249,6 +249,21 @@ def test_a_header_that_came_twice_and_that_nobody_asks_for_is_no_error(policy, a
     assert "default" == ask(policies, "GET /", {"accept": ["a", "b"]}).reason
 
 
+def test_each_reason_of_ours_has_its_status():
+    assert {
+        **dict.fromkeys(("missing", "invalid", "ambiguous", "expired"), 401),
+    } == {reason.partition(".")[2]: status for reason, status in STATUSES.items() if "credentials" in reason}
+    assert {
+        400: {"request.path_not_canonical", "request.bad_host", "request.no_path", "request.not_http"},
+        403: {"no_policy", "default", "scope.missing", "policy.error"},
+        414: {"request.too_large"},
+        503: {"provider.no_keys", "overload", "audit.unavailable"},
+    } == {
+        status: {each for each, its in STATUSES.items() if its == status}
+        for status in {*STATUSES.values()} - {401}
+    }
+
+
 def test_an_error_behind_the_rule_that_decides_is_not_reached(policy, ask):
     policies = policy("""
         rules:

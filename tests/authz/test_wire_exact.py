@@ -76,6 +76,21 @@ def test_a_request_is_read_as_protobuf_reads_it(found, method, target, host):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("more", [b"\x78\x01", b"\x1a\x01z", b"\x12\x01z"])
+def test_a_header_with_more_fields_than_envoy_writes_is_read_as_protobuf_reads_it(more):
+    message = request_of([("accept", b"y", True)])
+    entry = message.attributes.request.http.header_map.headers[0]
+    entry.CopyFrom(base_pb2.HeaderValue.FromString(b"\x0a\x06accept\x1a\x01y" + more))
+    assert plain(message)[1] == dict(wire.attributes(message.SerializeToString()).headers)
+
+
+def test_metadata_that_is_none_is_malformed_once_it_is_asked_for():
+    message = request_of([("accept", b"y", True)])
+    damaged = wire.attributes(message.SerializeToString() + b"\x0a\x04\x5a\x02\x0a\x05")
+    with pytest.raises(wire.Malformed):
+        _ = damaged.metadata
+
+
 @given(st.binary(max_size=12), st.integers(0, 120), st.integers(0, 12))
 @settings(max_examples=300, deadline=None)
 def test_a_damaged_request_is_read_as_protobuf_reads_it_or_is_malformed(damage, at, cut):

@@ -130,3 +130,10 @@ def test_values_that_many_rules_look_for_leave_room_for_others():
     known = Known(query={"a": ["same"] * 20 + ["other"]})
     spelled = CLASSES["query duplication"](Attributes("GET", "/?a=b", "a.example"), known)
     assert any("a=other" in each.request.target for each in spelled)
+
+
+def test_a_twin_with_another_value_stands_beside_each_header():
+    known = Known(headers={"x-a": ["2"]})
+    request = Attributes("GET", "/", "a.example", headers={"x-a": ("1",)})
+    spelled = [each.request.headers for each in CLASSES["header duplication"](request, known)]
+    assert {"x-a": ("1",), "x_a": ("2",)} in [dict(each) for each in spelled]

@@ -129,3 +129,13 @@ def test_who_has_no_credential_that_a_client_can_carry_is_in_no_header():
     assert ["`x-forwarded-client-cert` with the ID of `robot`"] == [
         placed.what for placed in placements(request, None, [certified])
     ]
+
+
+@pytest.mark.parametrize(
+    ("principal", "headers", "sent"),
+    [("spiffe://a/b", {}, 1), ("", {}, 0), ("spiffe://a/b", {"x-forwarded-client-cert": ("URI=x",)}, 0)],
+)
+def test_a_certificate_is_told_in_a_header_only_where_there_is_an_id_and_no_header(principal, headers, sent):
+    request = Attributes("GET", "/", "a.example", headers=headers)
+    placed = placements(request, None, [Carried("edith", None, "", principal)])
+    assert sent == sum("with the ID of" in each.what for each in placed)

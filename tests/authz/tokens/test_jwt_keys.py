@@ -17,7 +17,10 @@ from authz.identity.jwks import key_set
         ({"use": "enc"}, "`use` must be sig"),
         ({"key_ops": ["encrypt"]}, "`key_ops` must contain verify"),
         ({"key_ops": "verify"}, "`key_ops` must contain verify"),
-        ({"d": "AQAB"}, "it holds the private key; only the public part belongs here"),
+        *(
+            ({member: "AQAB"}, "it holds the private key; only the public part belongs here")
+            for member in ("d", "p", "q", "dp", "dq", "qi", "oth")
+        ),
         ({"kid": 5}, "`kid` must be text"),
         ({"kty": "DSA"}, "`kty` must be RSA, EC, OKP or oct"),
         ({"alg": "RSA-OAEP"}, "it fits none of the provider's `algorithms`"),
@@ -32,10 +35,13 @@ def test_a_key_that_must_not_verify_is_refused(issuer, members, refusal, jwks_re
     assert refusal == jwks_refusal(issuer.jwk(issuer.rsa) | members)
 
 
-def test_weak_and_mismatched_keys_are_refused(issuer, jwks_refusal):
+def test_weak_and_mismatched_keys_are_refused(issuer, b64, jwks_refusal):
     assert "an RSA key has 2048 to 8192 bits" == jwks_refusal(
         issuer.jwk(rsa.generate_private_key(65537, 1024))
     )
+    for bits, refusal in ((8192, "1 key"), (8193, "an RSA key has 2048 to 8192 bits")):
+        number = (1 << bits - 1 | 1).to_bytes((bits + 7) // 8, "big")
+        assert refusal == jwks_refusal(issuer.jwk(issuer.rsa) | {"n": b64(number)})
     p384 = issuer.jwk(ec.generate_private_key(ec.SECP384R1()))
     assert "it fits none of the provider's `algorithms`" == jwks_refusal(p384)
     assert "its parameters are not those of a public key" == jwks_refusal(p384 | {"crv": "P-256"})
@@ -52,7 +58,8 @@ def test_an_hmac_secret_needs_the_size_of_its_hash(issuer, b64, jwks_refusal):
         return jwks_refusal({"kty": "oct", "k": b64(b"k" * size)}, ["HS256"])
 
     assert ["the secret has fewer than 32 bytes", "1 key"] == [refusal(31), refusal(32)]
-    assert "`k` must be base64url without padding" == jwks_refusal({"kty": "oct", "k": "a"}, ["HS256"])
+    for secret in ("a", "a=", "", 5, None):
+        assert "`k` must be base64url without padding" == jwks_refusal({"kty": "oct", "k": secret}, ["HS256"])
 
 
 def test_two_keys_cannot_have_one_name(issuer):
