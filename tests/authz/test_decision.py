@@ -315,6 +315,20 @@ def test_parameters_are_read_as_servers_do_that_separate_at_a_semicolon(policy, 
         assert "allow" == ask(policies, f"GET {path}?debug=0&a=1;b=2").effect
 
 
+@pytest.mark.parametrize(
+    ("scheme", "port", "url"),
+    [
+        ("http", 80, "http://a.example/x"),
+        ("https", 443, "https://a.example/x"),
+        ("", 443, "https://a.example/x"),
+    ],
+)
+def test_a_port_that_is_not_named_is_that_of_the_scheme(policy, ask, scheme, port, url):
+    when = f'request.port == {port} && request.url == "{url}"'
+    policies = policy(f"rules: [{{id: a, when: '{when}', allow: {{}}}}]")
+    assert "allow" == ask(policies, "GET /x", scheme=scheme).effect
+
+
 def test_a_query_that_is_no_text_can_be_looked_at():
     assert {"x": ["A\udcff"]} == Attributes("GET", "/?x=%41\udcff", "a.example").query
 

@@ -227,3 +227,9 @@ def test_a_second_entry_for_the_same_certificate_is_never_reached(policy, more, 
     except ConfigError as error:
         found = error.problems
     assert problems == len(found)
+
+
+def test_an_id_has_at_most_2048_characters():
+    long = ID.replace("/ns/shop/sa/orders", "/ns/staff/").ljust(2048, "a")
+    assert long == shown(outcome(PEER, principal=long))
+    assert "credentials.invalid" == shown(outcome(PEER, principal=long + "a"))

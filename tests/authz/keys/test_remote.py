@@ -253,6 +253,12 @@ def test_metadata_got_by_https_does_not_lead_to_http(remote):
         keys_url(metadata(jwks_uri="http://127.0.0.1/keys"), remote(None, allow_private=True))
 
 
+def test_metadata_got_by_http_may_lead_to_http(remote):
+    url, issuer = "http://127.0.0.1/keys", "http://127.0.0.1"
+    content = metadata(issuer=issuer, jwks_uri=url)
+    assert url == keys_url(content, remote(None, issuer=issuer, allow_private=True))
+
+
 # -- when --------------------------------------------------------------------------------------------------------------
 
 
