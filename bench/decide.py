@@ -45,9 +45,6 @@ SLICE_US = 200
 FLAT = 1.5
 """How much more a decision among the most rules may cost than one among the fewest."""
 
-WHOLE = 14.0
-"""How many bare parses a whole Check may cost, on a quiet machine."""
-
 CALLERS = 4
 HOST = "orders.example.com"
 SPIFFE = "spiffe://prod.example.com/ns/shop/sa/orders"
