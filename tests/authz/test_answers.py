@@ -83,6 +83,12 @@ def test_a_query_parameter_holds_whatever_it_is_given_encoded(policy, ask):
     assert (("a%20b", "1%262%3D3%20%23%2F"),) == ask(policies, "GET /", {"x": "1&2=3 #/"}).answer.query_set
 
 
+def test_a_query_parameter_with_control_characters_is_refused_and_not_escaped(policy, ask):
+    policies = policy('rules: [{id: r, allow: {query: {set: {a: "{request.headers.x}"}}}}]')
+    assert "policy.error" == ask(policies, "GET /", {"x": "a\tb"}).reason
+    assert "policy.error" == ask(policies, "GET /", {"x": "a\x7fb"}).reason
+
+
 @pytest.mark.parametrize("value", ["//evil.example", "a b", "a\r\nb", 'a"b', "<script>", "a\\b", "ü"])
 def test_a_redirect_that_is_no_url_of_ours_is_a_plain_denial(policy, ask, value):
     policies = policy("""

@@ -209,3 +209,10 @@ def test_what_is_no_host_pattern_is_refused(text):
 def test_a_pattern_that_no_canonical_path_could_match_is_refused(text):
     with pytest.raises(ValueError):
         PathPattern.parse(text)
+
+
+@pytest.mark.parametrize("host", ["a.example", "[2001:db8::1]"])
+def test_a_port_has_at_most_sixteen_bits(host):
+    assert 65535 == host_of(f"{host}:65535")[1]
+    with pytest.raises(NotCanonical):
+        host_of(f"{host}:65536")
