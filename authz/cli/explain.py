@@ -262,7 +262,7 @@ def _show_recorded(config: str | None, decision_id: str, format_: str) -> int:
     else:
         for line in recorded.lines(found):
             click.echo(line)
-    return 0 if found["record"]["authz.decision"] == "allow" else 1
+    return 0 if found["record"].get("authz.decision") == "allow" else 1
 
 
 _LOOKS: Final[Mapping[str, Mapping[str, Any]]] = {

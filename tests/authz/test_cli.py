@@ -422,6 +422,8 @@ def test_a_logged_decision_is_shown_as_text_and_as_json(run, monkeypatch):
     assert found == json.loads(run("explain", "--decision", "1-2-3", "--format", "json").stdout)
     found["record"]["authz.decision"] = "allow"
     assert 0 == run("explain", "--decision", "1-2-3").exit_code
+    del found["record"]["authz.decision"]  # of somebody else
+    assert (1, "") == ((text := run("explain", "--decision", "1-2-3")).exit_code, text.stderr)
     gone = run("explain", "--decision", "7\x1b")
     assert (2, "edgekeeper: no decision `7\\x1b` is in the decision log\n") == (gone.exit_code, gone.stderr)
 
