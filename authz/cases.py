@@ -13,7 +13,6 @@ from authz.sets import time_us
 from edgekeeper.config import Many, Model, exactly_one
 
 __all__ = [
-    "TESTS",
     "ApiKeyCaller",
     "Caller",
     "Case",
@@ -24,9 +23,6 @@ __all__ = [
     "PolicyTest",
     "PolicyTestSpec",
 ]
-
-TESTS: Final = ("_test.yaml", "_test.yml")
-"""How the names of files with tests end."""
 
 MAX_CASES: Final = 10_000
 

@@ -18,7 +18,8 @@ from authz.identity.provider import api_keys, provider
 from authz.identity.sources import Known
 from authz.ip_sets import IpSet, range_of, ranges_of
 from authz.policy import Policies
-from authz.reading import MODELS, Read, Reading, is_test
+from authz.reading import MODELS, Read, Reading
+from edgekeeper.beside import is_test
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.sources import Sources
 

@@ -1,10 +1,10 @@
 """Which paths two patterns have in common, for all rules of a document at once. Pure: no I/O, no clock."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from authz.canonical import PathPattern
+from authz.table import ANYTHING, Node
 
 __all__ = ["Patterns", "Pieces", "case_twins", "pieces_of", "slash_twin"]
 
@@ -13,12 +13,10 @@ T = TypeVar("T")
 Pieces = tuple[tuple[str, str], ...]
 """Kind (`literal`, `one`, `rest`) and text of each segment, as `PathPattern.pieces` has them."""
 
-_ANYTHING: Pieces = (("rest", ""),)
-
 
 def pieces_of(pattern: PathPattern | None) -> Pieces:
     """Return the pattern's pieces; None stands for any path."""
-    return pattern.pieces if pattern is not None else _ANYTHING
+    return pattern.pieces if pattern is not None else ANYTHING
 
 
 def slash_twin(pieces: Pieces) -> Pieces | None:
@@ -38,35 +36,17 @@ def case_twins(pieces: Pieces) -> Iterator[Pieces]:
         yield tuple(swapped)
 
 
-@dataclass(slots=True)
-class _Node(Generic[T]):
-    literals: dict[str, "_Node[T]"] = field(default_factory=dict)
-    one: "_Node[T] | None" = None
-    here: list[T] = field(default_factory=list)
-    rest: list[T] = field(default_factory=list)
-
-
 class Patterns(Generic[T]):
     """Values by path pattern; a trie, so that 10,000 rules are compared without comparing each with each."""
 
     def __init__(self, items: Iterable[tuple[Pieces, T]] = ()) -> None:
-        self._root: _Node[T] = _Node()
+        self._root: Node[T] = Node()
         for pieces, value in items:
             self.add(pieces, value)
 
     def add(self, pieces: Pieces, value: T) -> None:
         """Add a value under a pattern."""
-        node = self._root
-        for kind, text in pieces:
-            if kind == "rest":
-                node.rest.append(value)
-                return
-            if kind == "literal":
-                node = node.literals.setdefault(text, _Node())
-            else:
-                node.one = node.one or _Node()
-                node = node.one
-        node.here.append(value)
+        self._root.add(pieces, value)
 
     def covering(self, pieces: Pieces) -> Iterator[T]:
         """Yield the values of the patterns that match every path that `pieces` match."""
@@ -105,7 +85,7 @@ class Patterns(Generic[T]):
             yield from node.rest
 
 
-def _fitting(node: _Node[T], kind: str, text: str) -> Iterator[_Node[T]]:
+def _fitting(node: Node[T], kind: str, text: str) -> Iterator[Node[T]]:
     """Yield the children that one piece can lead to; no parameter stands for an empty segment."""
     if kind == "one":
         yield from (child for literal, child in node.literals.items() if literal)
@@ -115,7 +95,7 @@ def _fitting(node: _Node[T], kind: str, text: str) -> Iterator[_Node[T]]:
         yield node.one
 
 
-def _below(node: _Node[T]) -> Iterator[T]:
+def _below(node: Node[T]) -> Iterator[T]:
     """Yield all values under a node, but those of the rest of the node itself."""
     yield from node.here
     pending = _children(node)
@@ -126,5 +106,5 @@ def _below(node: _Node[T]) -> Iterator[T]:
         pending += _children(below)
 
 
-def _children(node: _Node[T]) -> list[_Node[T]]:
+def _children(node: Node[T]) -> list[Node[T]]:
     return [*node.literals.values(), *([node.one] if node.one is not None else ())]

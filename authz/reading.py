@@ -18,13 +18,14 @@ from authz.config import KINDS, PolicyEntry
 from authz.identity.models import JwtProvider
 from authz.partial import readable
 from authz.written import Written
+from edgekeeper.beside import is_test
 from edgekeeper.config import Model
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.mistakes import listed, problems_of
 from edgekeeper.sources import Sources
 from edgekeeper.yaml import Document, parse
 
-__all__ = ["MODELS", "Read", "Reading", "is_test"]
+__all__ = ["MODELS", "Read", "Reading"]
 
 MODELS: Final[Mapping[str, type[Model]]] = {
     "Policy": models.Policy,
@@ -159,11 +160,6 @@ class Reading:
         hint = f"did you mean `{near[0]}`?" if near else ""
         self.problems.append(document.problem(("kind",), message + listed(KINDS), hint))
         return near[0] if near else None
-
-
-def is_test(file: str) -> bool:
-    """Return whether the file holds tests, which decide nothing."""
-    return PurePath(file).stem.endswith("_test")
 
 
 def _read(kind: str, document: Document, text: str) -> Read:

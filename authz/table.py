@@ -5,13 +5,16 @@ in written order. Pure: no I/O, no clock.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from authz.canonical import HostPattern, PathPattern, Segments
 
-__all__ = ["HostMap", "Node", "PathTable"]
+__all__ = ["ANYTHING", "HostMap", "Node", "PathTable"]
 
 T = TypeVar("T")
+
+ANYTHING: Final = (("rest", ""),)
+"""The pieces of what matches any path."""
 
 
 class HostMap(Generic[T]):
@@ -58,16 +61,30 @@ class Ordered(Protocol):
 R = TypeVar("R", bound=Ordered)
 
 
-class Node(Generic[R]):
-    """What is below one segment: by literal segments, by any one; rows that end here, and rows for all the rest."""
+class Node(Generic[T]):
+    """What is below one segment: by literal segments, by any one; values that end here, and those for all the rest."""
 
     __slots__ = ("here", "literals", "one", "rest")
 
     def __init__(self) -> None:
-        self.literals: dict[str, Node[R]] = {}
-        self.one: Node[R] | None = None
-        self.here: list[R] = []
-        self.rest: list[R] = []
+        self.literals: dict[str, Node[T]] = {}
+        self.one: Node[T] | None = None
+        self.here: list[T] = []
+        self.rest: list[T] = []
+
+    def add(self, pieces: Iterable[tuple[str, str]], value: T) -> None:
+        """Add a value under a pattern that begins here."""
+        node = self
+        for kind, text in pieces:
+            if kind == "rest":
+                node.rest.append(value)
+                return
+            if kind == "literal":
+                node = node.literals.setdefault(text, Node())
+            else:
+                node.one = node.one or Node()
+                node = node.one
+        node.here.append(value)
 
 
 class PathTable(Generic[R]):
@@ -76,7 +93,7 @@ class PathTable(Generic[R]):
     def __init__(self, rows: Iterable[tuple[PathPattern | None, R]]) -> None:
         self._root: Node[R] = Node()
         for pattern, row in rows:
-            self._add(pattern, row)
+            self._root.add(pattern.pieces if pattern is not None else ANYTHING, row)
 
     def candidates(self, segments: Segments) -> Sequence[R]:
         """Return the rows whose pattern matches, in written order. No segments: the empty path."""
@@ -107,19 +124,6 @@ class PathTable(Generic[R]):
         for node in nodes:
             found = _merged(found, node.here)
         return found
-
-    def _add(self, pattern: PathPattern | None, row: R) -> None:
-        node = self._root
-        for kind, text in pattern.pieces if pattern is not None else ():
-            if kind == "rest":
-                break
-            if kind == "literal":
-                node = node.literals.setdefault(text, Node())
-            else:
-                node.one = node.one or Node()
-                node = node.one
-        rest = pattern is None or pattern.pieces[-1][0] == "rest"
-        (node.rest if rest else node.here).append(row)
 
 
 def _children(nodes: list[Node[R]], segment: str) -> Iterator[Node[R]]:

@@ -12,11 +12,11 @@ from authz.attempts import Attempt, Tried, differences, enforced, is_called, kno
 from authz.attributes import Attributes
 from authz.callers import NotACaller, Vouched, vouched
 from authz.canonical import NotCanonical, host_of
-from authz.cases import TESTS, Case, PolicyTest, PolicyTestSpec
+from authz.cases import Case, PolicyTest, PolicyTestSpec
 from authz.config import AuthzSection
 from authz.policy import Policies
-from authz.reading import is_test
 from authz.sets import time_us
+from edgekeeper.beside import files_of_tests
 from edgekeeper.clock import Clock, SystemClock
 from edgekeeper.config import validated
 from edgekeeper.errors import ConfigError, Problem
@@ -96,7 +96,7 @@ def trials(section: AuthzSection, policies: Policies, sources: Sources) -> Itera
 def suites(section: AuthzSection, policies: Policies, sources: Sources) -> Iterator[Suite | Trial]:
     """Yield every document of tests, or a trial with what is wrong with it. Those of policies that are off are left out."""
     names: dict[str, str] = {}
-    for file in _files(section, sources):
+    for file in files_of_tests((entry.path for entry in section.policies), sources):
         try:
             documents = [each for each in parse(sources.read(file), file) if each.value is not None]
             if not documents:
@@ -112,27 +112,6 @@ def suites(section: AuthzSection, policies: Policies, sources: Sources) -> Itera
                     yield _suite(test, document, policies)
             except ConfigError as error:
                 yield Trial(file, "", error.problems)
-
-
-def _files(section: AuthzSection, sources: Sources) -> Iterator[str]:
-    seen: set[str] = set()
-    for entry in section.policies:
-        files = sources.yaml_files(entry.path)
-        beside = [*_beside(entry.path, sources)] if files == (entry.path,) else []
-        for file in (*files, *beside):
-            if is_test(file) and file not in seen:
-                seen.add(file)
-                yield file
-
-
-def _beside(file: str, sources: Sources) -> Iterator[str]:
-    """Yield the tests beside a file that the section names itself."""
-    stem = file.removesuffix(".yaml").removesuffix(".yml")
-    for ending in TESTS:
-        try:
-            yield from sources.yaml_files(stem + ending)
-        except ConfigError:
-            continue  # there are none, which is watched like everything that was asked for
 
 
 def _check_name(name: str, document: Document, names: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Composition root: what the rate limit service is made of."""
 
+from edgekeeper.beside import is_test
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.service import Application, Runtime, Service, Snapshot
 from edgekeeper.sources import Sources
@@ -37,7 +38,7 @@ def build(section: RatelimitSection, sources: Sources) -> Limits:
         near_limit_ratio=section.near_limit_ratio,
         response_dynamic_metadata=section.response_dynamic_metadata,
     )
-    generation = sources.record().digest((modes, section.merge_domains), but=trials.is_test)
+    generation = sources.record().digest((modes, section.merge_domains), but=is_test)
     return Limits(generation, found, modes)
 
 
@@ -47,7 +48,7 @@ def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Docume
     problems: list[Problem] = []
     for place in section.limits:
         try:
-            files = [file for file in sources.yaml_files(place) if not trials.is_test(file)]
+            files = [file for file in sources.yaml_files(place) if not is_test(file)]
         except ConfigError as error:
             problems.extend(error.problems)
             continue

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from edgekeeper.beside import files_of_tests
 from edgekeeper.config import validated
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.sources import Sources
@@ -20,10 +21,7 @@ from ratelimit.generation import Limits
 from ratelimit.limiter import Limiter
 from ratelimit.store.memory import MemoryStore
 
-__all__ = ["TESTS", "Trial", "is_test", "problems", "trials"]
-
-TESTS: Final = ("_test.yaml", "_test.yml")
-"""How the names of files with tests end."""
+__all__ = ["Trial", "problems", "trials"]
 
 T = TypeVar("T")
 
@@ -38,11 +36,6 @@ class Trial(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...] = ()
 
 
-def is_test(file: str) -> bool:
-    """Return whether the file holds tests, which decide nothing."""
-    return file.endswith(TESTS)
-
-
 def problems(section: RatelimitSection, limits: Limits, sources: Sources) -> Iterator[Problem]:
     """Yield what is wrong with the tests of the section's limits, and where they fail."""
     for trial in trials(section, limits, sources):
@@ -51,7 +44,7 @@ def problems(section: RatelimitSection, limits: Limits, sources: Sources) -> Ite
 
 def trials(section: RatelimitSection, limits: Limits, sources: Sources) -> Iterator[Trial]:
     """Yield every case of every file with tests, tried."""
-    for file in _files(section, sources):
+    for file in files_of_tests(section.limits, sources):
         try:
             document = only(parse(sources.read(file), file), file, "a file tests one domain")
             tests = validated(TestsFile, document)
@@ -62,27 +55,6 @@ def trials(section: RatelimitSection, limits: Limits, sources: Sources) -> Itera
         for index, case in enumerate(tests.cases):
             found = _tried(tests.domain, case, ("cases", index), document, limits)
             yield Trial(file, case.name, tuple(found))
-
-
-def _files(section: RatelimitSection, sources: Sources) -> Iterator[str]:
-    seen: set[str] = set()
-    for place in section.limits:
-        files = sources.yaml_files(place)
-        beside = [*_beside(place, sources)] if files == (place,) else []
-        for file in (*files, *beside):
-            if is_test(file) and file not in seen:
-                seen.add(file)
-                yield file
-
-
-def _beside(file: str, sources: Sources) -> Iterator[str]:
-    """Yield the tests beside a file that the section names itself."""
-    stem = file.removesuffix(".yaml").removesuffix(".yml")
-    for ending in TESTS:
-        try:
-            yield from sources.yaml_files(stem + ending)
-        except ConfigError:
-            continue  # there are none, which is watched like everything that was asked for
 
 
 def _check(tests: TestsFile, document: Document, limits: Limits) -> None:

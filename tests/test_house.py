@@ -85,7 +85,8 @@ MAY_IMPORT = {
     "core": CORE | {"pathlib:PurePath", "pathlib:PurePosixPath"},
     "config": CORE | {"edgekeeper.service:Section"},
     "wire": CORE | {"protos", "google.protobuf", "google.rpc"},
-    "application": CORE | {"asyncio", "edgekeeper.clock", "edgekeeper.sources:Sources", "pathlib:PurePath"},
+    "application": CORE
+    | {"asyncio", "edgekeeper.beside", "edgekeeper.clock", "edgekeeper.sources:Sources", "pathlib:PurePath"},
     "shell core": CORE | {"yaml", "cel_expr_python", "asyncio", "pathlib:PurePath"},
 }
 # The modules of the shell that services are written against: there even a constant says what it is

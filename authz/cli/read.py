@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from authz.config import AuthzSection
-from authz.reading import is_test
+from edgekeeper.beside import is_test
 from edgekeeper.sources import Sources
 from edgekeeper.yaml import Document, parse
 
