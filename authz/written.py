@@ -3,7 +3,6 @@
 Pure: no I/O, no clock.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from authz.matchers import AddressSet
 from authz.templates import Template, TemplateError
 from edgekeeper.cel import TYPES, Environment, Expression, ExpressionError, located
 from edgekeeper.errors import Problem
+from edgekeeper.mistakes import did_you_mean
 from edgekeeper.yaml import Document, Loc
 
 __all__ = ["Compiler", "Written", "field_name"]
@@ -91,10 +91,7 @@ class Compiler:
         """Return the set that is called so; None: it has problems of its own, or does not exist, which is then said."""
         sets = self._known.ip_sets
         if name not in sets and self._known.complete:
-            near = difflib.get_close_matches(name, sets, n=1)
-            self.written.problem(
-                loc, f"no `IpSet` is called `{name}`", f"did you mean `{near[0]}`?" if near else ""
-            )
+            self.written.problem(loc, f"no `IpSet` is called `{name}`", did_you_mean(name, sets))
         return sets.get(name)
 
     def add_let(self, name: str, source: str) -> None:

@@ -6,7 +6,6 @@ function written in Python leaks its arguments at each call. So nothing is regis
 literals, and results are looked at by their type. Pure: no I/O, no clock.
 """
 
-import difflib
 import functools
 import math
 import re
@@ -21,6 +20,7 @@ from cel_expr_python.ext import ext_optional, ext_strings
 
 from edgekeeper.cel_tree import Tree
 from edgekeeper.errors import OperatorError, Problem
+from edgekeeper.mistakes import did_you_mean
 from edgekeeper.yaml import Document, Loc
 
 __all__ = ["Environment", "EvaluationError", "Expression", "ExpressionError", "Mistake", "Once", "located"]
@@ -292,8 +292,7 @@ class Environment:
         undeclared = _UNDECLARED.search(message)
         if undeclared is None:
             return message[:1].lower() + message[1:], ""
-        near = difflib.get_close_matches(undeclared[1], self._variables, n=1)
-        return f"unknown name `{undeclared[1]}`", f"did you mean `{near[0]}`?" if near else ""
+        return f"unknown name `{undeclared[1]}`", did_you_mean(undeclared[1], self._variables)
 
 
 _SHARED: Final[weakref.WeakValueDictionary[tuple[tuple[str, str], ...], Environment]] = (

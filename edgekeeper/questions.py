@@ -7,13 +7,14 @@ nothing. Edge: no I/O.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from edgekeeper.errors import OperatorError
 from edgekeeper.json_text import json_text
+from edgekeeper.service import Ask
 
 __all__ = ["MAX_ANSWER_BYTES", "MAX_QUESTION_BYTES", "Answer", "Answers", "Question"]
 
@@ -56,9 +57,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Answers:
     """The answering side, in a worker. `asks` are the service's own (`Service.asks`)."""
 
-    def __init__(
-        self, application: Any, asks: Mapping[str, Callable[[Any, Mapping[str, str]], object]]
-    ) -> None:
+    def __init__(self, application: Any, asks: Mapping[str, Ask]) -> None:
         self._application, self._asks = application, asks
 
     def answer(self, content: bytes) -> bytes:

@@ -10,6 +10,7 @@ from edgekeeper.commands import (
     HELP,
     check_format_option,
     config_option,
+    counted,
     echo_json,
     exits,
     format_option,
@@ -55,7 +56,7 @@ def check(config: str | None, format_: str) -> None:
             (), format_, domains=sorted(limits.domains), rules=rules, generation=limits.generation
         )
     else:
-        found_in = f"{_counted(len(limits.domains), 'domain')}, {_counted(rules, 'rule')}"
+        found_in = f"{counted(len(limits.domains), 'domain')}, {counted(rules, 'rule')}"
         click.echo(f"good: {found_in}, generation {limits.generation}")
 
 
@@ -114,12 +115,8 @@ def test(config: str | None, format_: str) -> None:
                 )
                 report_problems(trial.problems)
             failed = sum(1 for trial in tried if trial.problems)
-            click.echo(f"{_counted(len(tried), 'case')}, {failed} failed")
+            click.echo(f"{counted(len(tried), 'case')}, {failed} failed")
         sys.exit(1 if any(trial.problems for trial in tried) else 0)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _limits(config: str | None, format_: str) -> Limits:
