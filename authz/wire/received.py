@@ -1,13 +1,14 @@
 """`CheckRequest` bytes to attributes, most of which stay bytes until somebody asks for them.
 
 A request has some twenty headers, and a decision looks at two or three: to make text of the others would cost more than
-all that is decided. So names are looked at in one pass, and values when they are asked for. Whatever is unusual (a name
+all that is decided. So names are compared all at once, and values are looked at when they are asked for. Whatever is unusual (a name
 that came twice, a name with an upper-case letter or `_`, the map of headers) is read by protobuf as a whole.
 Pure: no I/O, no clock.
 """
 
 import re
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from operator import getitem
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -21,8 +22,8 @@ from protos.envoy.config.core.v3 import address_pb2, base_pb2
 
 __all__ = ["Malformed", "attributes"]
 
-Entries = dict[str | None, bytes]
-"""The encoded `HeaderValue`s of a request by their names; None stands for any that are unusual."""
+Lines = Sequence[bytes]
+"""The encoded `HeaderValue`s of a request."""
 
 
 class Malformed(ClientError):  # noqa: N818 - reads as a sentence
@@ -44,26 +45,23 @@ def attributes(request: bytes) -> Attributes:
         raise Malformed("not a CheckRequest") from None
     http = context.request.http
     lines = http.header_map.headers[:]
-    try:
-        # the head of an entry is its name behind a tag and a length
-        entries: Entries = {_known(line[: line[1] + 2]): line for line in lines}
-        if None in entries:
-            entries = {_learnt(line[: line[1] + 2]): line for line in lines}
-    except IndexError:
-        return _exact(context)
-    if not lines or None in entries or len(entries) != len(lines):
-        return _exact(context)
+    layout = _LATEST.get(len(lines))
+    if layout is None or [*map(getitem, lines, layout.cuts)] != layout.heads:
+        layout = _layout(lines)
+        if layout is None:
+            return _exact(context)
+    places = layout.places
     received = _new(_Received)
-    # all at once, which costs a third of seven assignments
+    # all at once, which costs a third of six assignments
     values = {
-        "method": http.method or _pseudo(entries, ":method"),
-        "target": http.path or _pseudo(entries, ":path"),
+        "method": http.method or _pseudo(places, lines, ":method"),
+        "target": http.path or _pseudo(places, lines, ":path"),
         # `:authority` wins over a `host` header that came along (RFC 9113 8.3.1)
-        "host": http.host or _pseudo(entries, ":authority"),
-        "unusual": (),
+        "host": http.host or _pseudo(places, lines, ":authority"),
         "context_extensions": context.context_extensions or _NOTHING,
         "message": context,
-        "entries": entries,
+        "places": places,
+        "entries": lines,
     }
     _set(received, "__dict__", values)
     return received
@@ -75,29 +73,59 @@ _set: Final = object.__setattr__
 
 # -- names ------------------------------------------------------------------------------------------------------------
 
-# Names of headers by their heads, as `0a 06 accept`: those that were seen. What is not its own twin is never among
-# them, nor a name of 128 bytes or more, whose length has two bytes. (A dictionary with `__missing__` costs thrice as much.)
-_NAMES: Final[dict[bytes, str]] = {}
-_MAX_NAMES: Final = 10_000
-_USUAL: Final = re.compile(rb"[a-z0-9-]{1,127}|:[a-z]{1,20}")
-_known: Final = _NAMES.get
+# To look at each name costs more than to parse the request. But a client's requests have the same names in the same order,
+# nearly always: so they are compared with those of the latest request that had as many, all at once and in C.
 
 
-def _learnt(head: bytes) -> str | None:
-    """Return the name of a head that may not be known yet; None: it is unusual."""
-    name = head[2:]
-    if head in _NAMES:
-        return _NAMES[head]
-    if head[0] != 0x0A or head[1] != len(name) or not _USUAL.fullmatch(name):
+class _Layout:
+    """The names of headers in one order, each its own twin and there once."""
+
+    __slots__ = ("cuts", "heads", "places")
+
+    def __init__(self, heads: Sequence[bytes], names: Sequence[str]) -> None:
+        self.heads = heads
+        """What entries begin with: the name behind a tag and a length, as `0a 06 accept`."""
+        self.cuts = [slice(len(head)) for head in heads]
+        self.places = {name: at for at, name in enumerate(names)}
+
+
+Places = Mapping[str, int]
+
+_LATEST: Final[dict[int, _Layout]] = {}
+"""The layout of the latest request by the number of its headers."""
+
+# bounded in number and size, since clients choose names
+_LAYOUTS: Final[dict[tuple[bytes, ...], _Layout]] = {}
+_MAX_LAYOUTS: Final = 256
+_MAX_LINES: Final = 64
+_USUAL: Final = re.compile(rb"(?:[a-z0-9-]{1,127}|:[a-z]{1,20})(?:\n(?:[a-z0-9-]{1,127}|:[a-z]{1,20}))*")
+
+
+def _layout(lines: Lines) -> _Layout | None:
+    """Return the layout of a request; None: a name is unusual, or there twice, or there are none."""
+    try:
+        heads = tuple(line[: line[1] + 2] for line in lines)
+    except IndexError:
         return None
-    if len(_NAMES) >= _MAX_NAMES:
-        _NAMES.clear()
-    known = _NAMES[head] = name.decode()
-    return known
+    layout = _LAYOUTS.get(heads) or _learnt(heads)
+    if layout is not None and len(lines) <= _MAX_LINES:
+        if len(_LAYOUTS) >= _MAX_LAYOUTS:
+            _LAYOUTS.clear()
+        _LAYOUTS[heads] = _LATEST[len(lines)] = layout
+    return layout
 
 
-def _pseudo(entries: Entries, name: str) -> str:
-    return _text(entries[name]) if name in entries else ""
+def _learnt(heads: Sequence[bytes]) -> _Layout | None:
+    text = b"\n".join(head[2:] for head in heads)
+    # what is not its own twin is no usual name, nor is one of 128 bytes or more, whose length has two bytes
+    if any(head[0] != 0x0A or head[1] + 2 != len(head) for head in heads) or not _USUAL.fullmatch(text):
+        return None
+    names = text.decode().split("\n")
+    return _Layout([*heads], names) if len({*names}) == len(heads) else None
+
+
+def _pseudo(places: Places, lines: Lines, name: str) -> str:
+    return _text(lines[places[name]]) if name in places else ""
 
 
 def _text(entry: bytes) -> str:
@@ -130,25 +158,25 @@ def _value(header: base_pb2.HeaderValue) -> str:
 class _Lines(Mapping[str, tuple[str, ...]]):
     """Headers by name, each of which came once; a value is text once somebody asks for it, or for all of them."""
 
-    __slots__ = ("_all", "_entries")
+    __slots__ = ("_all", "_lines", "_places")
 
-    def __init__(self, entries: Entries) -> None:
-        self._entries = entries
+    def __init__(self, places: Places, lines: Lines) -> None:
+        self._places, self._lines = places, lines
         self._all: dict[str, tuple[str, ...]] | None = None
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if name not in self:
             raise KeyError(name)
-        return (_text(self._entries[name]),)
+        return (_text(self._lines[self._places[name]]),)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return (_text(self._entries[name]),) if name in self else default
+        return (_text(self._lines[self._places[name]]),) if name in self else default
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries and str(name)[0] != ":"
+        return name in self._places and str(name)[0] != ":"
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._entries if name is not None and name[0] != ":")
+        return (name for name in self._places if name[0] != ":")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -161,8 +189,8 @@ class _Lines(Mapping[str, tuple[str, ...]]):
 
     def _read(self) -> dict[str, tuple[str, ...]]:
         if self._all is None:
-            entries = self._entries.items()
-            self._all = {name: (_text(entry),) for name, entry in entries if name and name[0] != ":"}
+            named = zip(self._places, self._lines, strict=True)
+            self._all = {name: (_text(line),) for name, line in named if name[0] != ":"}
         return self._all
 
 
@@ -190,10 +218,12 @@ class _Received(Attributes):
     """Attributes of which some are made when they are asked for, from the message that is kept for them."""
 
     message: check_pb2.AttributeContext
-    entries: Entries
+    places: Places
+    entries: Lines
+    unusual = ()
 
-    headers = _Later(lambda r: _Lines(r.entries))
-    scheme = _Later(lambda r: r.message.request.http.scheme or _pseudo(r.entries, ":scheme"))
+    headers = _Later(lambda r: _Lines(r.places, r.entries))
+    scheme = _Later(lambda r: r.message.request.http.scheme or _pseudo(r.places, r.entries, ":scheme"))
     protocol = _Later(lambda r: r.message.request.http.protocol)
     id = _Later(lambda r: r.message.request.http.id)
     source_address = _Later(lambda r: _address(r.message))
@@ -202,11 +232,12 @@ class _Received(Attributes):
     metadata = _Later(lambda r: _Structs(r.message.metadata_context[:]))
 
     def lines(self, name: str) -> Sequence[str]:
-        entry = self.entries.get(name)
-        return () if entry is None else (_text(entry),)
+        at = self.places.get(name)
+        return () if at is None else (_text(self.entries[at]),)
 
     def line(self, name: str) -> bytes | None:
-        return self.entries.get(name)
+        at = self.places.get(name)
+        return None if at is None else self.entries[at]
 
 
 def _address(context: check_pb2.AttributeContext) -> str | None:

@@ -11,6 +11,7 @@ from authz import wire
 from authz.answers import Allowed
 from authz.canonical import twin
 from authz.decision import Decision, Shadow
+from authz.wire import received
 from authz.wire.responses import _removed
 from protos.envoy.config.core.v3 import base_pb2
 from protos.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
@@ -123,14 +124,32 @@ def test_a_message_in_pieces_is_read_as_the_whole():
     assert {"ns0": {"k": 0}, "ns1": {"k": 1}} == dict(got.metadata)
 
 
-def test_a_name_is_learnt_once_and_names_are_forgotten_before_they_are_too_many(monkeypatch):
-    monkeypatch.setattr("authz.wire.received._MAX_NAMES", 3)
+def test_orders_of_names_are_learnt_and_forgotten_before_they_are_too_many(monkeypatch):
+    monkeypatch.setattr("authz.wire.received._MAX_LAYOUTS", 3)
     for number in range(10):
-        message = request_of([(f"x-{number}", b"v", True), ("accept", b"a", True)]).SerializeToString()
-        assert {f"x-{number}": ("v",), "accept": ("a",)} == dict(wire.attributes(message).headers)
-        from authz.wire import received
+        found = [(f"x-{number}", b"v", True), ("accept", b"a", True)]
+        for lines_ in (found, found[::-1], found):  # as many headers as the latest request, and others
+            message = request_of(lines_).SerializeToString()
+            assert {f"x-{number}": ("v",), "accept": ("a",)} == dict(wire.attributes(message).headers)
+            assert [name for name, _, _ in lines_] == list(wire.attributes(message).headers)
+        assert len(received._LAYOUTS) <= 3
 
-        assert len(received._NAMES) <= 4
+
+def test_the_order_of_a_request_with_very_many_headers_is_not_kept():
+    received._LATEST.clear()
+    found = [(f"x-many-{number}", b"v", True) for number in range(received._MAX_LINES + 1)]
+    for lines_ in (found, found[1:]):
+        got = wire.attributes(request_of(lines_).SerializeToString())
+        assert [(name, ("v",)) for name, _, _ in lines_] == list(got.headers.items())
+    assert [received._MAX_LINES] == list(received._LATEST)
+
+
+@given(lines.filter(bool), lines.filter(bool))
+@settings(max_examples=200, deadline=None)
+def test_what_was_learnt_of_one_request_says_nothing_of_another(first, second):
+    for found in (first, second, first):
+        message = request_of(found)
+        assert plain(message)[1] == dict(wire.attributes(message.SerializeToString()).headers)
 
 
 @pytest.mark.parametrize("form", ["value", "header_map"])
