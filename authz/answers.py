@@ -32,11 +32,17 @@ class _Answer(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def _said(answer: msgspec.Struct) -> tuple[Any, ...]:
-    return tuple(value for name, value in msgspec.structs.asdict(answer).items() if name != "encoded")
+    return tuple(value for name, value in msgspec.structs.asdict(answer).items() if name not in _MADE)
+
+
+_MADE: Final = frozenset({"begun", "encoded"})
 
 
 class Allowed(_Answer, frozen=True, eq=False, gc=False):
-    """The request passes, changed so. `encoded` is the message without metadata, where it was made at load."""
+    """The request passes, changed so. `encoded` is the message without metadata, where it was made before.
+
+    `begun` is an encoded allowance that sets the first of the same headers, removes the same, and does nothing else.
+    """
 
     set: tuple[Header, ...] = ()
     remove: tuple[str, ...] = ()
@@ -44,6 +50,7 @@ class Allowed(_Answer, frozen=True, eq=False, gc=False):
     response_add: tuple[Header, ...] = ()
     query_set: tuple[Header, ...] = ()
     query_remove: tuple[str, ...] = ()
+    begun: "Allowed | None" = None
     encoded: bytes = b""
 
 

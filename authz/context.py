@@ -75,6 +75,15 @@ class Parameters(Protocol):
         ...
 
 
+class _NoRow:
+    """What is looked at before any row is."""
+
+    def parameter(self, name: str, segments: Segments) -> str | None:
+        del name, segments
+        return None
+
+
+_NO_ROW: Final = _NoRow()
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -95,7 +104,7 @@ class Context(msgspec.Struct, gc=False):
     keys: Mapping[str, KeySet] = _NOTHING
     ip_sets: Mapping[str, AddressSet] = _NOTHING
     given: Outcome | None = None
-    row: Parameters | None = None
+    row: Parameters = _NO_ROW
     known: Outcome | None = None
     """What became of the credentials, if anything has asked for it."""
     values: dict[str, Any] = {}
@@ -151,7 +160,7 @@ class Context(msgspec.Struct, gc=False):
         if name in self.values:
             return self.values[name]
         if name.startswith("path."):  # of the row, and so never kept
-            return self.row.parameter(name, self.segments) if self.row is not None else None
+            return self.row.parameter(name, self.segments)
         getter = _GETTERS.get(name)
         if getter is not None:
             value = getter(self)
@@ -183,8 +192,6 @@ class Context(msgspec.Struct, gc=False):
             found = source.outcome(self.request, self.now_us, self.keys, self.cache)
             if found is not None:
                 self.known = found
-                if found.identity is not None:  # what most answers name
-                    self.values.update(found.identity.names)
                 return found
         self.known = _NO_CREDENTIAL
         return _NO_CREDENTIAL

@@ -57,10 +57,9 @@ _NO_METADATA: Final[Mapping[str, Any]] = MappingProxyType({})
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """What is answered and why. As it is made without arguments, it is a denial.
 
-    `kind`, `subject` and `tenant` are empty when nothing needed to know who calls, and `identity` is None. `outcome` is
-    what became of the credentials, if anything asked. `mode` is
-    that of the policy (`enforce` or `shadow`), `pattern` the path pattern of the row that decided. `audit` is what the
-    log keeps: always a denial, of an allowance what its rule says. `detail` is for people.
+    `outcome` is what became of the credentials, if anything asked. `mode` is that of the policy (`enforce` or `shadow`),
+    `pattern` the path pattern of the row that decided. `audit` is what the log keeps: always a denial, of an allowance what
+    its rule says. `detail` is for people.
     """
 
     answer: Answer = _FORBIDDEN
@@ -69,17 +68,33 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     rule: str = ""
     decision_id: str = ""
     generation: str = ""
-    kind: str = ""
-    subject: str = ""
-    tenant: str = ""
     metadata: Mapping[str, Any] = _NO_METADATA
     shadow: tuple[Shadow, ...] = ()
     detail: str = ""
     audit: str = "always"
     mode: str = "enforce"
-    identity: Identity | None = None
     outcome: Outcome | None = None
     pattern: str = ""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who calls; None: nothing needed to know, or it is not known."""
+        return self.outcome.identity if self.outcome is not None else None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the caller's credential; empty where there is no identity."""
+        return self.identity.kind if self.identity is not None else ""
+
+    @property
+    def subject(self) -> str:
+        """The caller's name; empty where there is none."""
+        return (self.identity.subject or "") if self.identity is not None else ""
+
+    @property
+    def tenant(self) -> str:
+        """The caller's tenant; empty where there is none."""
+        return (self.identity.tenant or "") if self.identity is not None else ""
 
     @property
     def effect(self) -> str:

@@ -210,10 +210,6 @@ class _Walk(msgspec.Struct, gc=False):
             owner, rule_id, pattern = rule.owner, rule.id, row.text
             if type(answer) is Allowed:
                 audit = rule.audit
-        kind, subject, tenant, known = "", "", "", context.known
-        identity = known.identity if known is not None else None
-        if identity is not None:
-            kind, subject, tenant = identity.kind, identity.subject or "", identity.tenant or ""
         # in the order of the fields: names of arguments cost as much as the arguments
         return Decision(
             answer,
@@ -222,16 +218,12 @@ class _Walk(msgspec.Struct, gc=False):
             rule_id,
             context.decision_id,
             self.policies.generation,
-            kind,
-            subject,
-            tenant,
             metadata,
             self.shadow,
             detail,
             audit,
             "enforce",
-            identity,
-            known,
+            context.known,
             pattern,
         )
 

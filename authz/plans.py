@@ -6,6 +6,7 @@ No value is repaired: what a header or a redirect cannot hold is an error, and s
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from authz.answers import MAX_VALUE_BYTES, Allowed, Denied, Encode, Header, for_
 from authz.attributes import Attributes
 from authz.canonical import twin
 from authz.context import Context
+from authz.identity import MAX_KEPT_BYTES, Identity
 from authz.templates import JsonTemplate, Template
 from edgekeeper.cel import EvaluationError
 
@@ -110,6 +112,19 @@ class DenyPlan:
 
 
 Templates = tuple[tuple[str, Template], ...]
+_Holes = tuple[tuple[str, Template, str, bool], ...]
+"""Templates, each with the name that it is nothing but (empty: it is more), and whether that is one of the path's."""
+
+
+def _holes(templates: Templates) -> _Holes:
+    return tuple(
+        (name, each, each.lone or "", (each.lone or "").startswith("path.")) for name, each in templates
+    )
+
+
+def _of_caller(template: Template) -> bool:
+    """Return whether its text depends on who calls alone."""
+    return all(name.startswith("identity.") for name in template.names)
 
 
 @dataclass(frozen=True)
@@ -126,30 +141,47 @@ class AllowPlan:
     metadata: Templates = ()
     protected: frozenset[str] = frozenset()
     constant: Allowed | None = None
+    encode: Encode | None = field(default=None, compare=False, repr=False)
     removed: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """The headers that are removed when each that is set has a value, and no name is unusual."""
 
     plain: bool = field(init=False, compare=False, repr=False)
     """Whether it sets and removes headers of the request, and changes nothing else, as most do."""
 
-    holes: tuple[tuple[str, Template, str | None, str | None], ...] = field(
-        init=False, compare=False, repr=False
-    )
-    """`set`, each with what its template is: a constant, a lone hole, or neither."""
+    begun: str = field(init=False, compare=False, repr=False)
+    """What names the headers that `set` begins with and that depend on who calls alone; empty: there are none."""
+
+    first: Templates = field(init=False, compare=False, repr=False)
+    """These headers."""
+
+    holes: _Holes = field(init=False, compare=False, repr=False)
+    """The others."""
+
+    told: _Holes = field(init=False, compare=False, repr=False)
+    """`metadata`."""
 
     def __post_init__(self) -> None:
-        holes = tuple((name, each, each.constant, each.lone) for name, each in self.set)
         changed = {name for name, _ in (*self.set, *self.append)}
         more = (self.append, self.response_set, self.response_add, self.query_set, self.query_remove)
-        object.__setattr__(self, "holes", holes)
-        object.__setattr__(self, "removed", tuple(sorted({*self.remove, *self.protected} - changed)))
+        first = (
+            tuple(takewhile(lambda each: _of_caller(each[1]), self.set)) if self.encode is not None else ()
+        )
+        first = first if any(template.names for _, template in first) else ()
+        removed = tuple(sorted({*self.remove, *self.protected} - changed))
+        object.__setattr__(self, "removed", removed)
         object.__setattr__(self, "plain", not any(more))
+        object.__setattr__(self, "first", first)
+        object.__setattr__(self, "holes", _holes(self.set[len(first) :]))
+        object.__setattr__(self, "told", _holes(self.metadata))
+        # it does not name the policy: what it names is the same in each
+        name = repr(([(name, template.written) for name, template in first], removed)) if first else ""
+        object.__setattr__(self, "begun", name)
 
     def sealed(self, encode: Encode) -> "AllowPlan":
         """Return the plan with its answer made and encoded, if that is the same for every usual request."""
         filled = (*self.set, *self.response_set, *self.response_add, *self.query_set)
         if self.append or any(template.constant is None for _, template in filled):
-            return self
+            return replace(self, encode=encode)
         allowed = self.filled(
             lambda template: template.constant or "",
             lambda template: quote(template.constant or "", safe=""),
@@ -180,21 +212,40 @@ class AllowPlan:
 
     def _set(self, context: Context) -> Allowed:
         """Return the allowance of a plain plan; an empty value is `filled`'s."""
+        begun: Allowed | None = None
         headers: list[Header] = []
-        known: Any = context.values.get
-        for name, template, constant, lone in self.holes:
-            text: Any = constant
+        row, segments = context.row, context.segments
+        if self.begun:
+            identity = context.identity
+            begun = identity.kept.get(self.begun) or self._first(identity, context)
+            if begun is None:
+                return self.filled(lambda each: _value(each, context), lambda _: "")
+            if not self.holes:
+                return begun
+            headers += begun.set
+        for name, template, lone, of_path in self.holes:
             # most holes are a name, and most values plain: these need neither the engine nor what it costs
-            if lone is not None:
-                text = known(lone) or context.value(lone)
-                if type(text) is not str or not _PLAIN_VALUE(text):
-                    text = _value(template, context)
-            elif text is None:
+            if of_path:
+                text = row.parameter(lone, segments)
+            else:
+                text = context.value(lone) if lone else template.constant
+            if type(text) is not str or not _PLAIN_VALUE(text):
                 text = _value(template, context)
             if not text:
                 return self.filled(lambda each: _value(each, context), lambda _: "")
             headers.append((name, text))
-        return Allowed(tuple(headers), self.removed)
+        return Allowed(tuple(headers), self.removed, begun=begun)
+
+    def _first(self, identity: Identity, context: Context) -> Allowed | None:
+        """Return the allowance of the headers that depend on who calls alone; None: it is not to be kept."""
+        assert self.encode is not None
+        allowed = Allowed(tuple((name, _value(each, context)) for name, each in self.first), self.removed)
+        encoded = self.encode(allowed)
+        if len(encoded) > MAX_KEPT_BYTES or not all(text for _, text in allowed.set):
+            return None
+        kept = msgspec.structs.replace(allowed, encoded=encoded)
+        identity.keep(self.begun, kept)
+        return kept
 
     def values(self, context: Context) -> dict[str, Any]:
         """Return the rule's metadata.
@@ -204,9 +255,11 @@ class AllowPlan:
             Unidentified: Client error: a hole names who calls, and that is not known.
         """
         found: dict[str, Any] = {}
-        for name, template in self.metadata:
-            lone = template.lone
-            value = template.constant if lone is None else context.value(lone)
+        for name, template, lone, of_path in self.told:
+            if of_path:
+                value: Any = context.row.parameter(lone, context.segments)
+            else:
+                value = context.value(lone) if lone else template.constant
             if type(value) is not str or not value.isascii() or "\0" in value:
                 value = template.value(context.activation)
             found[name] = value

@@ -61,6 +61,11 @@ class Template:
         return cls(tuple(parts))
 
     @property
+    def written(self) -> tuple[tuple[str, bool], ...]:
+        """Its parts as they are written, and which of them are holes."""
+        return tuple((part, False) if isinstance(part, str) else (part.source, True) for part in self.parts)
+
+    @property
     def head(self) -> str:
         """The text before the first hole."""
         return self.parts[0] if self.parts and isinstance(self.parts[0], str) else ""

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-__all__ = ["ANONYMOUS", "Identity", "Outcome", "Refusal"]
+__all__ = ["ANONYMOUS", "MAX_KEPT_BYTES", "Identity", "Outcome", "Refusal"]
 
 Refusal = Literal[
     "credentials.missing",
@@ -13,6 +13,11 @@ Refusal = Literal[
     "credentials.expired",
     "provider.no_keys",
 ]
+
+
+MAX_KEPT: Final = 4
+MAX_KEPT_BYTES: Final = 512
+"""So many things are kept with an identity, each of which is no longer on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,17 @@ class Identity:
     scopes: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    names: Mapping[str, str | None] = field(init=False, compare=False, repr=False)
-    """Kind, subject and tenant, by the names that expressions know them by."""
+    kept: dict[str, Any] = field(init=False, compare=False, repr=False)
+    """What was made of this caller and nothing else, by what names that wholly: a cached token brings it along."""
 
     def __post_init__(self) -> None:
-        names = {"identity.kind": self.kind, "identity.subject": self.subject, "identity.tenant": self.tenant}
-        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "kept", {})
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep what was made of this caller; it is small, and there are few such things."""
+        if len(self.kept) >= MAX_KEPT:
+            self.kept.clear()
+        self.kept[name] = value
 
 
 ANONYMOUS = Identity(kind="anonymous")

@@ -10,6 +10,7 @@ from typing import Final
 
 from authz.answers import Allowed
 from authz.decision import Decision
+from authz.identity import MAX_KEPT_BYTES, Identity
 from authz.wire import messages
 from edgekeeper.errors import Bug
 from protos.envoy.service.auth.v3 import external_auth_pb2
@@ -28,19 +29,20 @@ def response(decision: Decision) -> bytes:
     Raises:
         Bug: an allowance that names no rule.
     """
-    answer, rule, subject = decision.answer, decision.rule, decision.subject
+    answer, rule, outcome = decision.answer, decision.rule, decision.outcome
     if isinstance(answer, Allowed):
         effect, body = "allow", answer.encoded or _allowed(answer)
         if not rule:
             raise Bug("an allowance without a rule")
     else:
         effect, body = "deny", answer.encoded or messages.answer(answer)
-    caller = _caller if len(subject) + len(decision.tenant) <= _LONGEST_KEPT else _made_caller
+    identity = outcome.identity if outcome is not None else None
+    caller = identity.kept.get(_CALLER) or _caller(identity) if identity is not None else _NOBODY
     decision_id = decision.decision_id.encode()
     pieces = [
         body,
         _head(decision.policy, rule, effect, decision.reason, decision.generation),
-        caller(decision.kind, subject, decision.tenant),
+        caller,
         _before_metadata("decision_id", len(decision_id)),
         decision_id,
     ]
@@ -63,12 +65,17 @@ def _head(policy: str, rule: str, effect: str, reason: str, generation: str) -> 
     )
 
 
-def _made_caller(kind: str, subject: str, tenant: str) -> bytes:
+def _caller(identity: Identity) -> bytes:
     """Return the part of the metadata that says who calls."""
-    return messages.metadata({"kind": kind, "subject": subject, "tenant": tenant})
+    subject, tenant = identity.subject or "", identity.tenant or ""
+    told = messages.metadata({"kind": identity.kind, "subject": subject, "tenant": tenant})
+    if len(told) <= MAX_KEPT_BYTES:
+        identity.keep(_CALLER, told)
+    return told
 
 
-_caller = lru_cache(maxsize=_KEPT)(_made_caller)
+_CALLER: Final = "the metadata that says who calls"
+_NOBODY: Final = messages.metadata({"kind": "", "subject": "", "tenant": ""})
 _shadow = lru_cache(maxsize=_KEPT)(messages.shadow)
 
 
@@ -90,11 +97,16 @@ def _without(message: bytes, size: int) -> bytes:
 
 def _allowed(allowed: Allowed) -> bytes:
     """Return the message of an allowance, equal to that of `messages.allowed`: status, headers, all the rest."""
-    if allowed.response_set or allowed.response_add or allowed.query_set or allowed.query_remove:
+    begun = allowed.begun
+    if begun is not None:  # and so it changes nothing but headers of the request
+        made = begun.encoded
+        ok, headers = made[4 if made[3] < 128 else 5 :], allowed.set[len(begun.set) :]  # behind `_BEFORE_OK`
+    elif allowed.response_set or allowed.response_add or allowed.query_set or allowed.query_remove:
         return messages.answer(allowed)
-    removed = _removed if len(allowed.remove) <= _MOST_KEPT else _made_removed
-    ok = removed(allowed.remove)
-    for name, value in allowed.set:
+    else:
+        removed = _removed if len(allowed.remove) <= _MOST_KEPT else _made_removed
+        ok, headers = removed(allowed.remove), allowed.set
+    for name, value in headers:
         raw = value.encode()
         ok += _before_header(name, len(raw)) + raw + _BEHIND_HEADER
     return _BEFORE_OK + (_LENGTHS[len(ok)] if len(ok) < _LONGEST_KEPT else _varint(len(ok))) + ok
