@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from authz.addressing import Refused, addressed, policy_of
-from authz.answers import Allowed, Answer, Denied, for_caller, problem
+from authz.answers import Denied, for_caller, problem
 from authz.attributes import Attributes
 from authz.canonical import Segments
 from authz.context import Context, Unidentified
@@ -66,7 +66,7 @@ def decide(
     if policies.guarded and (barred := walk.barred(folded)) is not None:
         return barred
     if policy is None:
-        return walk.made(None, "no_policy", walk.answer("no_policy", None))
+        return walk.denied(None, "no_policy", walk.answer("no_policy", None))
     decision = walk.first(policy.table.candidates(segments), policy) or walk.default(policy)
     return walk.shadowed(decision, policy) if policy.shadow else decision
 
@@ -133,16 +133,30 @@ class _Walk(msgspec.Struct, gc=False):
         rule, context = row.rule, self.context
         plan = rule.plan
         if not isinstance(plan, AllowPlan):
-            return self.made(row, rule.reason, plan.answer(context, rule.reason))
-        answer = plan.answer(context)
-        return self.made(row, rule.reason, answer, plan.values(context) if plan.metadata else _NO_METADATA)
+            return self.denied(row, rule.reason, plan.answer(context, rule.reason))
+        # in the order of the fields: names of arguments cost as much as the arguments
+        return Decision(
+            plan.answer(context),
+            rule.reason,
+            rule.owner,
+            rule.id,
+            context.decision_id,
+            self.policies.generation,
+            plan.values(context) if plan.told else _NO_METADATA,
+            self.shadow,
+            "",
+            rule.audit,
+            "enforce",
+            context.known,
+            row.text,
+        )
 
     def _failure(self, row: Row, error: Exception, policy: Policy | None) -> Decision:
         """Return what an exception in a rule is: the denial of who cannot be known, or `policy.error`."""
         reason, detail = "policy.error", _text(error)
         if isinstance(error, Unidentified):
             reason, detail = error.refusal, self.context.outcome.detail
-        return self.made(row, reason, self.answer(reason, policy), detail=detail)
+        return self.denied(row, reason, self.answer(reason, policy), detail=detail)
 
     def _note(self, rule: Rule, failed: str) -> None:
         """Remember what would have made an allowance fire."""
@@ -165,7 +179,7 @@ class _Walk(msgspec.Struct, gc=False):
         reason = "default"
         if self.wants_credentials or self.lacks_scope:
             reason = "credentials.missing" if self.wants_credentials else "scope.missing"
-        return self.made(None, reason, self.answer(reason, policy), owner=policy.name)
+        return self.denied(None, reason, self.answer(reason, policy), owner=policy.name)
 
     def shadowed(self, decision: Decision, policy: Policy) -> Decision:
         """Return the decision of a policy in shadow: the request passes, and what would have been is told."""
@@ -194,37 +208,21 @@ class _Walk(msgspec.Struct, gc=False):
                 pass
         return for_caller(problem(status, undecided=undecided), reason, request)
 
-    def made(
-        self,
-        row: Row | None,
-        reason: str,
-        answer: Answer,
-        metadata: Mapping[str, Any] = _NO_METADATA,
-        detail: str = "",
-        owner: str = "",
+    def denied(
+        self, row: Row | None, reason: str, answer: Denied, detail: str = "", owner: str = ""
     ) -> Decision:
-        """Return a decision that knows the request: what was asked about who calls until now is in it."""
-        context, audit, rule_id, pattern = self.context, "always", "", ""
-        if row is not None:
-            rule = row.rule
-            owner, rule_id, pattern = rule.owner, rule.id, row.text
-            if type(answer) is Allowed:
-                audit = rule.audit
-        # in the order of the fields: names of arguments cost as much as the arguments
+        """Return a denial that knows the request: what was asked about who calls until now is in it."""
         return Decision(
-            answer,
-            reason,
-            owner,
-            rule_id,
-            context.decision_id,
-            self.policies.generation,
-            metadata,
-            self.shadow,
-            detail,
-            audit,
-            "enforce",
-            context.known,
-            pattern,
+            answer=answer,
+            reason=reason,
+            policy=row.rule.owner if row is not None else owner,
+            rule=row.rule.id if row is not None else "",
+            decision_id=self.context.decision_id,
+            generation=self.policies.generation,
+            shadow=self.shadow,
+            detail=detail,
+            outcome=self.context.known,
+            pattern=row.text if row is not None else "",
         )
 
 

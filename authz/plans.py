@@ -196,9 +196,9 @@ class AllowPlan:
             Unidentified: Client error: a hole names who calls, and that is not known.
         """
         request = context.request
-        spelled = self._spelled(request.unusual) if request.unusual else ()
-        if self.plain and not spelled:
+        if self.plain and not request.unusual:
             return self.constant or self._set(context)
+        spelled = self._spelled(request.unusual) if request.unusual else ()
         written = self._written(request) if self.query_set or self.query_remove else ()
         if self.constant is not None and not spelled and not written:
             return self.constant

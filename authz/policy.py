@@ -35,6 +35,12 @@ class Rule:
     headers: Values | None = None
     query: Values | None = None
     when: Expression | None = None
+    matches: bool = field(init=False, compare=False, repr=False)
+    """Whether it looks at addresses, headers or the query, as few do."""
+
+    def __post_init__(self) -> None:
+        looked_at = (self.addresses, self.headers, self.query)
+        object.__setattr__(self, "matches", any(each is not None for each in looked_at))
 
     @property
     def allows(self) -> bool:
@@ -98,23 +104,34 @@ def first_failed(row: Row, context: Context) -> str:
         and (rule.allows or request.method.upper() not in rule.methods)
     ):
         return "methods"
+    if rule.matches and (failed := _unmatched(rule, context)):
+        return failed
+    kinds = rule.kinds
+    if kinds is not None or rule.scopes:
+        outcome = context.known or context.identified()
+        identity = outcome.identity
+        if identity is None:
+            if outcome.refusal == "credentials.missing":
+                return "identity" if kinds is not None else "scopes"
+            identity = context.identity  # which raises
+        if kinds is not None and identity.kind not in kinds:
+            return "identity"
+        if rule.scopes and not rule.scopes.issubset(identity.scopes):
+            return "scopes"
+    if rule.when is not None and not rule.when.holds(context.activation(rule.when.names)):
+        return "when"
+    return ""
+
+
+def _unmatched(rule: Rule, context: Context) -> str:
+    """Return the name of the first clause about addresses, headers or the query that the request does not meet."""
+    request = context.request
     if rule.addresses is not None and not _from(rule.addresses, context):
         return "client_ips"
     if rule.headers is not None and not _has(rule.headers, request, allows=rule.allows):
         return "headers"
     if rule.query is not None and not _asks(rule.query, request, allows=rule.allows):
         return "query"
-    if rule.kinds is not None or rule.scopes:
-        outcome = context.known or context.identified()
-        if outcome.refusal == "credentials.missing":
-            return "identity" if rule.kinds is not None else "scopes"
-        identity = outcome.identity or context.identity  # which raises
-        if rule.kinds is not None and identity.kind not in rule.kinds:
-            return "identity"
-        if not rule.scopes.issubset(identity.scopes):
-            return "scopes"
-    if rule.when is not None and not rule.when.holds(context.activation(rule.when.names)):
-        return "when"
     return ""
 
 

@@ -158,12 +158,22 @@ class Authorization:
         attributes: Attributes | None = None
         decision_id = ""
         try:
-            now_us = self._now_us()
+            now_us, policies = self._now_us(), self._snapshot.current
             # unique, and sorted by time: 13 digits of microseconds, the instance, a running number
             decision_id = f"{now_us:013x}-{self._instance}-{next(self._numbers):x}"
-            attributes, decision = self._decided(request, now_us, decision_id)
-            if decision.audit == "required" and self._log is not None:
-                decision = await self._recorded(self._log, decision, attributes, start_us)
+            try:
+                attributes = wire.attributes(request)
+            except wire.Malformed as error:
+                decision = self._malformed(error, policies, decision_id)
+            else:
+                keys = self._key_sets.current if self._key_sets is not None else NONE_FETCHED
+                decision = decide(
+                    policies, attributes, cache=self._cache, now_us=now_us, decision_id=decision_id, keys=keys
+                )
+                if decision.reason == "policy.error":
+                    self._runtime.log.warning("error in a policy", extra=_error(decision))
+                if decision.audit == "required" and self._log is not None:
+                    decision = await self._recorded(self._log, decision, attributes, start_us)
             message = wire.response(decision)
         except Exception as error:  # noqa: BLE001 - an exception is not a denial for Envoy
             decision = Decision(decision_id=decision_id, generation=self._snapshot.current.generation)
@@ -171,27 +181,26 @@ class Authorization:
             self._runtime.log.error(
                 "decision failed", extra={"kind": "decision_failed", "error": type(error).__name__}
             )
-        self._observed(decision, attributes, self._monotonic_us() - start_us)
+        # neither what is counted nor what is written changes the answer
+        elapsed_us = self._monotonic_us() - start_us
+        try:
+            self._metrics.observe(decision, elapsed_us)
+            if self._log is not None and decision.audit != "required":
+                self._log.note(decision, attributes, elapsed_us)
+            if self._key_sets is not None and decision.outcome is not None and decision.outcome.wants:
+                self._key_sets.want(decision.outcome.wants)
+        except Exception as error:  # noqa: BLE001 - what is not counted is answered all the same
+            self._runtime.log.error(
+                "not counted", extra={"kind": "not_counted", "error": type(error).__name__}
+            )
         return message
 
-    def _decided(self, request: bytes, now_us: int, decision_id: str) -> tuple[Attributes | None, Decision]:
-        """Return what the bytes say, None if that is no request, and the decision on it."""
-        policies = self._snapshot.current
-        try:
-            attributes = wire.attributes(request)
-        except wire.Malformed as error:
-            self._runtime.log.warning(
-                "malformed CheckRequest", extra={"kind": "malformed_request", "detail": str(error)}
-            )
-            reason = "request.not_http"
-            return None, refused(reason, generation=policies.generation, decision_id=decision_id)
-        keys = self._key_sets.current if self._key_sets is not None else NONE_FETCHED
-        decision = decide(
-            policies, attributes, cache=self._cache, now_us=now_us, decision_id=decision_id, keys=keys
+    def _malformed(self, error: wire.Malformed, policies: Policies, decision_id: str) -> Decision:
+        """Return the denial of what is no request."""
+        self._runtime.log.warning(
+            "malformed CheckRequest", extra={"kind": "malformed_request", "detail": str(error)}
         )
-        if decision.reason == "policy.error":
-            self._runtime.log.warning("error in a policy", extra=_error(decision))
-        return attributes, decision
+        return refused("request.not_http", generation=policies.generation, decision_id=decision_id)
 
     async def _recorded(
         self, log: Log, decision: Decision, request: Attributes | None, start_us: int
@@ -204,19 +213,6 @@ class Authorization:
             answer = for_caller(problem(STATUSES[reason]), reason, request)
             return replace(decision, answer=answer, reason=reason, metadata={}, audit="always")
         return decision
-
-    def _observed(self, decision: Decision, request: Attributes | None, elapsed_us: int) -> None:
-        """Count the decision and have it written; neither changes the answer."""
-        try:
-            self._metrics.observe(decision, elapsed_us)
-            if self._log is not None and decision.audit != "required":
-                self._log.note(decision, request, elapsed_us)
-            if self._key_sets is not None and decision.outcome is not None and decision.outcome.wants:
-                self._key_sets.want(decision.outcome.wants)
-        except Exception as error:  # noqa: BLE001 - what is not counted is answered all the same
-            self._runtime.log.error(
-                "not counted", extra={"kind": "not_counted", "error": type(error).__name__}
-            )
 
 
 def _error(decision: Decision) -> dict[str, str]:

@@ -49,10 +49,17 @@ class TokenCache:
         self, line: bytes, provider: Provider, audiences: frozenset[str], keys: KeySet, now_us: int
     ) -> Outcome | None:
         """Return what became of a line of a request that carried a good token, if it is as good now."""
-        # `_key`, in place: most requests come by here
+        # `_key` and `_kept`, in place: most requests come by here
         key = (sha256(line).digest(), provider.name, provider.generation, keys.generation, audiences)
-        kept = self._kept(key, now_us)
-        return kept.outcome if kept is not None else None
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        verified, _, from_us, until_us = entry
+        if not from_us <= now_us < until_us:
+            self._drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return verified.outcome
 
     def put_outcome(
         self, line: bytes, provider: Provider, audiences: frozenset[str], keys: KeySet, verified: Verified

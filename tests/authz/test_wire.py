@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authz import wire
 from authz.answers import Allowed, Denied
 from authz.decision import STATUSES, Decision, Shadow, refused
+from authz.identity import Identity, Outcome
 from edgekeeper.errors import Bug
 from protos.envoy.config.core.v3 import base_pb2
 from protos.envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
@@ -214,9 +215,7 @@ def test_the_metadata_is_what_the_formats_say():
         policy="p",
         rule="r",
         reason="rule",
-        kind="jwt",
-        subject="s",
-        tenant="t",
+        outcome=Outcome("jwt", identity=Identity("jwt", subject="s", tenant="t")),
         generation="g",
         metadata={"tier": "gold", "n": 5, "x": 1.5, "b": True},
         shadow=(Shadow("p", "q", "deny"),),
@@ -271,7 +270,9 @@ answers = st.builds(
 @given(answers, texts, texts)
 @settings(max_examples=200)
 def test_every_answer_has_an_explicit_status_and_never_allows_by_accident(answer, rule, subject):
-    decision = Decision(answer=answer, rule=rule or "r", subject=subject)
+    decision = Decision(
+        answer=answer, rule=rule or "r", outcome=Outcome("jwt", identity=Identity("jwt", subject=subject))
+    )
     message = CheckResponse.FromString(wire.response(decision))
     assert message.HasField("status")
     assert isinstance(answer, Allowed) == (message.status.code == 0)

@@ -11,6 +11,7 @@ from authz import wire
 from authz.answers import Allowed
 from authz.canonical import twin
 from authz.decision import Decision, Shadow
+from authz.identity import Identity, Outcome
 from authz.wire import received
 from authz.wire.responses import _removed
 from protos.envoy.config.core.v3 import base_pb2
@@ -205,10 +206,11 @@ scalars = texts | long | st.booleans() | st.integers(-(2**53), 2**53) | st.float
 def test_an_answer_put_together_is_the_message_that_protobuf_makes(set_, remove, subject, own, shadow):
     allowed = Allowed(set=set_, remove=remove)
     decision = Decision(
-        answer=allowed, rule="r", reason="rule", subject=subject, tenant="t", decision_id="id", metadata=own, shadow=shadow
+        answer=allowed, rule="r", reason="rule", decision_id="id", metadata=own, shadow=shadow,
+        outcome=Outcome("jwt", identity=Identity("jwt", subject=subject, tenant="t")),
     )  # fmt: skip
     standard = {
-        "policy": "", "rule": "r", "effect": "allow", "reason": "rule", "generation": "", "kind": "",
+        "policy": "", "rule": "r", "effect": "allow", "reason": "rule", "generation": "", "kind": "jwt",
         "subject": subject, "tenant": "t", "decision_id": "id",
     }  # fmt: skip
     answer = wire.response(decision)

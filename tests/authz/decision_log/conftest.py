@@ -38,11 +38,7 @@ def allowed() -> Decision:
         rule="read",
         decision_id="0605a-abc-1",
         generation="0123456789ab",
-        kind="jwt",
-        subject="alice",
-        tenant="acme",
         audit="sampled",
-        identity=alice.identity,
         outcome=alice,
         pattern="/v1/{tenant}",
     )

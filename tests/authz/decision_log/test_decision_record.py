@@ -111,7 +111,7 @@ def test_a_refusal_of_the_credential_stands_in_the_line(record: Callable[..., An
 
 def test_anonymous_callers_are_told_as_such(record: Callable[..., Any]):
     outcome = Outcome("anonymous", identity=ANONYMOUS)
-    found = record(Decision(outcome=outcome, identity=ANONYMOUS))
+    found = record(Decision(outcome=outcome))
     assert {"type": "anonymous"} == found["authz.principal"]
 
 
@@ -234,7 +234,7 @@ def test_a_token_in_a_claim_or_a_parameter_is_masked(
 ):
     outcome = Outcome("jwt", identity=Identity("jwt", claims={"act": {"t": JWT}}))
     found = record(
-        Decision(outcome=outcome, identity=outcome.identity),
+        Decision(outcome=outcome),
         asked(target=f"/?next={JWT}"),
         claims=["act"],
         query=["next"],
@@ -316,7 +316,7 @@ def test_a_secret_is_masked_wherever_a_request_carries_it(
 
 def test_a_secret_is_masked_in_what_a_token_says_of_its_subject(record: Callable[..., Any]):
     identity = Identity("jwt", subject=JWT, tenant=JWT, claims={"iss": JWT})
-    found = record(Decision(outcome=Outcome("jwt", identity=identity), identity=identity), subject="clear")
+    found = record(Decision(outcome=Outcome("jwt", identity=identity)), subject="clear")
     assert (["authz.principal.issuer", "enduser.id", "authz.principal.tenant"], False) == (
         found["masked"],
         JWT in json.dumps(found),
@@ -344,7 +344,7 @@ def test_a_subject_is_hashed_unless_told_otherwise(record: Callable[..., Any]):
 
 def test_of_a_hashed_subject_it_is_told_whether_a_url_can_hold_it(record: Callable[..., Any]):
     identity = Identity("jwt", subject="auth0|5f7c")
-    odd = record(Decision(outcome=Outcome("jwt", identity=identity), identity=identity))
+    odd = record(Decision(outcome=Outcome("jwt", identity=identity)))
     assert (False, None) == tuple(
         found["authz.principal"].get("subject_fits_urls") for found in (odd, record())
     )
@@ -398,7 +398,7 @@ def test_no_request_makes_a_line_longer_than_the_bound(asked: Callable[..., Attr
     )
     shadow = tuple(Shadow("p" * 63, f"{'r' * 60}{number}", "deny") for number in range(3000))
     text = line(
-        Decision(answer=Allowed(), shadow=shadow, outcome=outcome, identity=outcome.identity),
+        Decision(answer=Allowed(), shadow=shadow, outcome=outcome),
         request,
         Keep(headers=tuple(allowed), claims=tuple(outcome.identity.claims)),
         Withheld(),
