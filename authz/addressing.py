@@ -59,7 +59,7 @@ def policy_of(policies: Policies, request: Attributes, host: str) -> Policy | No
 
     A name is no way around the bounds of a `policies` entry: who takes a name that has become free gets no routes by it.
     """
-    name = request.context_extensions.get("policy")
+    name = request.route_policy
     if name is None:
         return policies.hosts.nearest(host)
     policy = policies.by_name.get(name)

@@ -1,7 +1,7 @@
 """What Envoy is told: the changes of an allowance, or the response of a denial. Pure: no I/O, no clock."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -53,6 +53,8 @@ class Allowed(_Answer, frozen=True, eq=False, gc=False):
     begun: "Allowed | None" = None
     encoded: bytes = b""
 
+    effect: ClassVar[str] = "allow"
+
 
 class Denied(_Answer, frozen=True, eq=False, gc=False):
     """The client gets this response. `undecided`: Envoy's failure mode decides instead (`error_response`)."""
@@ -62,6 +64,8 @@ class Denied(_Answer, frozen=True, eq=False, gc=False):
     body: str = ""
     undecided: bool = False
     encoded: bytes = b""
+
+    effect: ClassVar[str] = "deny"
 
 
 Answer = Allowed | Denied

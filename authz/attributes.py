@@ -73,6 +73,11 @@ class Attributes:
         names = (part.partition("=")[0] for part in self.target.partition("?")[2].split("&"))
         return {name: _decoded(name) for name in names if name}
 
+    @cached_property
+    def route_policy(self) -> str | None:
+        """The policy that Envoy's route names; None: it names none."""
+        return self.context_extensions.get("policy")
+
     @property
     def too_large(self) -> bool:
         """Whether the target is more than a policy looks at."""

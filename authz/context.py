@@ -70,6 +70,11 @@ class Scope(Protocol):
 class Parameters(Protocol):
     """What a context needs to know of a row."""
 
+    @property
+    def places(self) -> Mapping[str, int]:
+        """Where the segments of `path.NAME` stand."""
+        ...
+
     def parameter(self, name: str, segments: Segments) -> str | None:
         """Return the value of `path.NAME`, percent-decoded; None: the row's pattern has none of this name."""
         ...
@@ -77,6 +82,8 @@ class Parameters(Protocol):
 
 class _NoRow:
     """What is looked at before any row is."""
+
+    places: Final[Mapping[str, int]] = MappingProxyType({})
 
     def parameter(self, name: str, segments: Segments) -> str | None:
         del name, segments

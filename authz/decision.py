@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from authz.answers import Allowed, Answer, for_caller, problem
+from authz.answers import Answer, for_caller, problem
 from authz.attributes import Attributes
 from authz.identity import Identity, Outcome
 
@@ -99,7 +99,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     @property
     def effect(self) -> str:
         """`allow` or `deny`: what the answer is."""
-        return "allow" if isinstance(self.answer, Allowed) else "deny"
+        return self.answer.effect
 
 
 def refused(

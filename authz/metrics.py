@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from authz.answers import Allowed
 from authz.decision import Decision
 from edgekeeper.telemetry import Registry
 
@@ -56,7 +55,7 @@ class Metrics:
 
     def observe(self, decision: Decision, elapsed_us: int) -> None:
         """Count one decision that took `elapsed_us`."""
-        effect = "allow" if type(decision.answer) is Allowed else "deny"
+        effect = decision.answer.effect
         series = self._decisions[decision.policy, decision.rule, effect, decision.reason, decision.mode]
         series.value += 1
         outcome = decision.outcome

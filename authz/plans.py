@@ -214,19 +214,21 @@ class AllowPlan:
         """Return the allowance of a plain plan; an empty value is `filled`'s."""
         begun: Allowed | None = None
         headers: list[Header] = []
-        row, segments = context.row, context.segments
         if self.begun:
-            identity = context.identity
+            identity = (context.known or context.outcome).identity or context.identity  # which raises
             begun = identity.kept.get(self.begun) or self._first(identity, context)
             if begun is None:
                 return self.filled(lambda each: _value(each, context), lambda _: "")
             if not self.holes:
                 return begun
             headers += begun.set
+        row, segments = context.row, context.segments
         for name, template, lone, of_path in self.holes:
             # most holes are a name, and most values plain: these need neither the engine nor what it costs
             if of_path:
-                text = row.parameter(lone, segments)
+                text: Any = segments[row.places[lone]]
+                if "%" in text:  # a kept slash
+                    text = row.parameter(lone, segments)
             else:
                 text = context.value(lone) if lone else template.constant
             if type(text) is not str or not _PLAIN_VALUE(text):
@@ -255,9 +257,12 @@ class AllowPlan:
             Unidentified: Client error: a hole names who calls, and that is not known.
         """
         found: dict[str, Any] = {}
+        row, segments = context.row, context.segments
         for name, template, lone, of_path in self.told:
             if of_path:
-                value: Any = context.row.parameter(lone, context.segments)
+                value: Any = segments[row.places[lone]]
+                if "%" in value:  # a kept slash
+                    value = row.parameter(lone, segments)
             else:
                 value = context.value(lone) if lone else template.constant
             if type(value) is not str or not value.isascii() or "\0" in value:

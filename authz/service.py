@@ -100,7 +100,9 @@ class Authorization:
         key_sets: KeySets | None = None,
         decision_log: Log | None = None,
     ) -> None:
-        self._runtime, self._snapshot, self._instance = runtime, snapshot, instance
+        self._runtime, self._snapshot = runtime, snapshot
+        # unique, and sorted by time: 13 digits of microseconds, the instance, a running number
+        self._ids: str = "%013x-" + instance.replace("%", "%%") + "-%x"
         self._now_us, self._monotonic_us = runtime.clock.now_us, runtime.clock.monotonic_us
         self._numbers = count(1)
         self._metrics = Metrics(runtime.registry)
@@ -159,8 +161,7 @@ class Authorization:
         decision_id = ""
         try:
             now_us, policies = self._now_us(), self._snapshot.current
-            # unique, and sorted by time: 13 digits of microseconds, the instance, a running number
-            decision_id = f"{now_us:013x}-{self._instance}-{next(self._numbers):x}"
+            decision_id = self._ids % (now_us, next(self._numbers))
             try:
                 attributes = wire.attributes(request)
             except wire.Malformed as error:

@@ -1,7 +1,7 @@
 """Verified tokens, kept so that a caller's second request costs no signature. Pure: no I/O, no clock."""
 
 from collections import OrderedDict
-from hashlib import sha256
+from hashlib import blake2b
 from typing import Final
 
 from authz.identity import Outcome
@@ -19,7 +19,7 @@ _Entry = tuple[Verified, int, int, int]
 class TokenCache:
     """Verified tokens, bounded in bytes, the least recently used leaving first; beside them, lines that carried one.
 
-    The key holds the hash of the token, the provider, its settings and the generation of its keys, so nothing that one
+    The key holds the hash of the token (BLAKE2b, which starts sooner than what goes through OpenSSL), the provider, its settings and the generation of its keys, so nothing that one
     provider has verified is good for another (CVE-2026-33496), and nothing outlives its key set. That of a line has the
     audiences as well, since what is kept for a line is judged already; times are looked at on each use.
     """
@@ -50,7 +50,7 @@ class TokenCache:
     ) -> Outcome | None:
         """Return what became of a line of a request that carried a good token, if it is as good now."""
         # `_key` and `_kept`, in place: most requests come by here
-        key = (sha256(line).digest(), provider.name, provider.generation, keys.generation, audiences)
+        key = (blake2b(line).digest(), provider.name, provider.generation, keys.generation, audiences)
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -98,4 +98,4 @@ def _bytes(token: str) -> bytes:
 
 
 def _key(raw: bytes, provider: Provider, keys: KeySet, audiences: frozenset[str] | None = None) -> _Key:
-    return sha256(raw).digest(), provider.name, provider.generation, keys.generation, audiences
+    return blake2b(raw).digest(), provider.name, provider.generation, keys.generation, audiences

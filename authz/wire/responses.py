@@ -19,7 +19,6 @@ __all__ = ["response"]
 
 # Everything that is kept is bounded, in number and in size: it may be of a length that a client chose.
 _KEPT: Final = 1024
-_LONGEST_KEPT: Final = 1024
 _MOST_KEPT: Final = 64
 
 
@@ -29,20 +28,15 @@ def response(decision: Decision) -> bytes:
     Raises:
         Bug: an allowance that names no rule.
     """
-    answer, rule, outcome = decision.answer, decision.rule, decision.outcome
-    if isinstance(answer, Allowed):
-        effect, body = "allow", answer.encoded or _allowed(answer)
-        if not rule:
-            raise Bug("an allowance without a rule")
-    else:
-        effect, body = "deny", answer.encoded or messages.answer(answer)
+    answer, outcome = decision.answer, decision.outcome
+    if not decision.rule and answer.effect == "allow":
+        raise Bug("an allowance without a rule")
     identity = outcome.identity if outcome is not None else None
-    caller = identity.kept.get(_CALLER) or _caller(identity) if identity is not None else _NOBODY
     decision_id = decision.decision_id.encode()
     pieces = [
-        body,
-        _head(decision.policy, rule, effect, decision.reason, decision.generation),
-        caller,
+        answer.encoded or (_allowed(answer) if type(answer) is Allowed else messages.answer(answer)),
+        _head(decision.policy, decision.rule, answer.effect, decision.reason, decision.generation),
+        (identity.kept.get(_CALLER) or _caller(identity)) if identity is not None else _NOBODY,
         _before_metadata("decision_id", len(decision_id)),
         decision_id,
     ]
@@ -109,21 +103,19 @@ def _allowed(allowed: Allowed) -> bytes:
     for name, value in headers:
         raw = value.encode()
         ok += _before_header(name, len(raw)) + raw + _BEHIND_HEADER
-    return _BEFORE_OK + (_LENGTHS[len(ok)] if len(ok) < _LONGEST_KEPT else _varint(len(ok))) + ok
+    return _BEFORE_OK + _varint(len(ok)) + ok
 
 
 # the explicit status OK, and the tag of the `ok_response`, whose length follows
 _BEFORE_OK: Final = messages.answer(Allowed())[:-1]
 
 
+@lru_cache(maxsize=_KEPT)
 def _varint(number: int) -> bytes:
     """Return a length as it stands on the wire: seven bits a byte, the lowest first."""
     if number < 128:
         return bytes((number,))
     return bytes((number & 127 | 128,)) + _varint(number >> 7)
-
-
-_LENGTHS: Final = tuple(map(_varint, range(_LONGEST_KEPT)))
 
 
 def _header(name: str, value: str) -> bytes:
