@@ -155,7 +155,10 @@ class AllowPlan:
     """These headers."""
 
     holes: _Holes = field(init=False, compare=False, repr=False)
-    """The others."""
+    """`set`."""
+
+    rest: _Holes = field(init=False, compare=False, repr=False)
+    """`set` without these."""
 
     told: _Holes = field(init=False, compare=False, repr=False)
     """`metadata`."""
@@ -171,7 +174,8 @@ class AllowPlan:
         object.__setattr__(self, "removed", removed)
         object.__setattr__(self, "plain", not any(more))
         object.__setattr__(self, "first", first)
-        object.__setattr__(self, "holes", _holes(self.set[len(first) :]))
+        object.__setattr__(self, "holes", _holes(self.set))
+        object.__setattr__(self, "rest", _holes(self.set[len(first) :]))
         object.__setattr__(self, "told", _holes(self.metadata))
         # it does not name the policy: what it names is the same in each
         name = repr(([(name, template.written) for name, template in first], removed)) if first else ""
@@ -214,16 +218,16 @@ class AllowPlan:
         """Return the allowance of a plain plan; an empty value is `filled`'s."""
         begun: Allowed | None = None
         headers: list[Header] = []
+        holes = self.holes
         if self.begun:
             identity = (context.known or context.outcome).identity or context.identity  # which raises
             begun = identity.kept.get(self.begun) or self._first(identity, context)
-            if begun is None:
-                return self.filled(lambda each: _value(each, context), lambda _: "")
-            if not self.holes:
-                return begun
-            headers += begun.set
+            if begun is not None:
+                if not self.rest:
+                    return begun
+                headers, holes = [*begun.set], self.rest
         row, segments = context.row, context.segments
-        for name, template, lone, of_path in self.holes:
+        for name, template, lone, of_path in holes:
             # most holes are a name, and most values plain: these need neither the engine nor what it costs
             if of_path:
                 text: Any = segments[row.places[lone]]
@@ -240,7 +244,8 @@ class AllowPlan:
 
     def _first(self, identity: Identity, context: Context) -> Allowed | None:
         """Return the allowance of the headers that depend on who calls alone; None: it is not to be kept."""
-        assert self.encode is not None
+        if self.encode is None or not identity.lasts:
+            return None
         allowed = Allowed(tuple((name, _value(each, context)) for name, each in self.first), self.removed)
         encoded = self.encode(allowed)
         if len(encoded) > MAX_KEPT_BYTES or not all(text for _, text in allowed.set):

@@ -2,8 +2,16 @@
 
 All figures stand beside the bare parse by protobuf of the CheckRequest that Envoy sends (with `encode_raw_headers`, 17
 headers): the ratio of the two is what can be compared between machines. Variants run in turn, round after round, in one
-process; each answer is asserted before it is timed. `make bench` prints the table; with `--write` it is also kept under
-bench/results/.
+process; each answer is asserted before it is timed.
+
+The whole Check and the bare parse run as a pair, by themselves, in alternate slices of `PAIR_US`: long enough that each finds
+its code and data in the processor's caches for nearly all of its slice, as a service does that is busy, and short enough that
+both see the same speed of a shared machine. What is told of the pair is the median of the ratios of neighbouring slices. The
+steps are many, and share a round in slices of `SLICE_US`: the longer ones begin each slice with caches that the others have
+filled, so that their figures can be compared with one another, and not with those of the pair. The number of bytecode
+instructions, which no neighbour changes, is told as well.
+
+`make bench` prints the table; with `--write` it is also kept under bench/results/.
 """
 
 import argparse
@@ -40,7 +48,10 @@ from protos.envoy.service.auth.v3 import external_auth_pb2
 RESULTS = Path(__file__).parent / "results" / "decide.json"
 SIZES = (10, 1000, 10_000)
 SLICE_US = 200
-"""About how long one variant runs before the next one has its turn: a busy machine has quiet moments that are this long."""
+"""About how long a step runs before the next one has its turn: a busy machine has quiet moments that are this long."""
+
+PAIR_US = 5000
+"""About how long the whole Check and the bare parse run in turn."""
 
 FLAT = 1.5
 """How much more a decision among the most rules may cost than one among the fewest."""
@@ -64,7 +75,7 @@ class Row:
     each: int = 1
     """How many of what is timed one call does."""
 
-    def round(self) -> None:
+    def round(self, slice_us: int) -> None:
         """Time so many of the calls as fit into a slice."""
         start = time.process_time_ns()
         for _ in range(self.turns):
@@ -73,7 +84,7 @@ class Row:
         done = self.turns * len(self.calls) * self.each
         self.each_us.append((time.process_time_ns() - start) / done / 1000)
         self.best_us = min(self.best_us, self.each_us[-1])
-        self.turns = max(1, int(SLICE_US / self.best_us * self.turns / done))
+        self.turns = max(1, int(slice_us / self.best_us * self.turns / done))
 
     def ratio(self, other: "Row") -> float:
         """Return how many times as much as `other` it costs: the median of the rounds, in each of which both had a turn.
@@ -84,7 +95,7 @@ class Row:
         return statistics.median(own / its for own, its in pairs)
 
 
-def timed(rows: Sequence[Row], rounds: int) -> None:
+def timed(rows: Sequence[Row], rounds: int, slice_us: int = SLICE_US) -> None:
     """Assert every answer, then time all rows in turn."""
     for row in rows:
         assert all(row.good(call()) for call in row.calls), row.name
@@ -92,8 +103,27 @@ def timed(rows: Sequence[Row], rounds: int) -> None:
     gc.freeze()  # as a service does with its generation
     for _ in range(rounds):
         for row in rows:
-            row.round()
+            row.round(slice_us)
     gc.unfreeze()
+
+
+def instructions(call: Callable[[], Any]) -> int:
+    """Return how many bytecode instructions a call is, of Python's code: what stands in C is none."""
+    counted = 0
+
+    def traced(frame: Any, event: str, arg: object) -> Any:
+        nonlocal counted
+        frame.f_trace_opcodes = True
+        counted += event == "opcode"
+        return traced
+
+    before = sys.gettrace()
+    sys.settrace(traced)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return counted
 
 
 # -- what is asked ------------------------------------------------------------------------------------------------------
@@ -324,13 +354,19 @@ def main() -> None:
     identity = IdentityProvider()
     with tempfile.TemporaryDirectory() as directory:
         parse, check = whole(Path(directory) / "whole", identity, 1000)
-        rows = [parse, check, *steps(Path(directory) / "step", identity)]
-        timed(rows, options.rounds)
-    found = [
-        {"what": row.name, "us": round(row.best_us, 2), "ratio": round(row.ratio(parse), 1)} for row in rows
+        timed([parse, check], options.rounds, PAIR_US)
+        counted = instructions(check.calls[0]) // check.each
+        rows = list(steps(Path(directory) / "step", identity))
+        beside = Row(parse.name, parse.calls, parse.good)
+        timed([beside, *rows], options.rounds)
+    found: list[dict[str, Any]] = [
+        {"what": row.name, "us": round(row.best_us, 2), "ratio": round(row.ratio(by), 1)}
+        for row, by in [(parse, parse), (check, parse), *((row, beside) for row in rows)]
     ]
+    found[1]["instructions"] = counted
     for each in found:
         print(f"{each['what']:62} {each['us']:9} us  {each['ratio']:7} times the parse")
+    print(f"{found[1]['what']}: {found[1]['instructions']} bytecode instructions")
     assert flat(rows), f"more rules cost more than {FLAT} times as much"
     if options.write:
         command = f"python bench/{Path(sys.argv[0]).name} --rounds {options.rounds}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 __all__ = ["ANONYMOUS", "MAX_KEPT_BYTES", "Identity", "Outcome", "Refusal"]
@@ -30,18 +31,30 @@ class Identity:
     scopes: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    kept: dict[str, Any] = field(init=False, compare=False, repr=False)
-    """What was made of this caller and nothing else, by what names that wholly: a cached token brings it along."""
+    kept: Mapping[str, Any] = field(init=False, compare=False, repr=False)
+    """What was made of this caller and nothing else, by what names that wholly."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", _NOTHING)
+
+    def last(self) -> None:
+        """From now on, keep: the same caller comes again, as that of a token in the cache does."""
         object.__setattr__(self, "kept", {})
 
-    def keep(self, name: str, value: Any) -> None:
-        """Keep what was made of this caller; it is small, and there are few such things."""
-        if len(self.kept) >= MAX_KEPT:
-            self.kept.clear()
-        self.kept[name] = value
+    @property
+    def lasts(self) -> bool:
+        """Whether anything is kept."""
+        return self.kept is not _NOTHING
 
+    def keep(self, name: str, value: Any) -> None:
+        """Keep what was made of this caller, if anything is kept."""
+        if isinstance(self.kept, dict):
+            if len(self.kept) >= MAX_KEPT:
+                self.kept.clear()
+            self.kept[name] = value
+
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 ANONYMOUS = Identity(kind="anonymous")
 

@@ -19,13 +19,14 @@ _Entry = tuple[Verified, int, int, int]
 class TokenCache:
     """Verified tokens, bounded in bytes, the least recently used leaving first; beside them, lines that carried one.
 
-    The key holds the hash of the token (BLAKE2b, which starts sooner than what goes through OpenSSL), the provider, its settings and the generation of its keys, so nothing that one
+    The key holds the hash of the token, the provider, its settings and the generation of its keys, so nothing that one
     provider has verified is good for another (CVE-2026-33496), and nothing outlives its key set. That of a line has the
     audiences as well, since what is kept for a line is judged already; times are looked at on each use.
     """
 
-    ENTRY_BYTES: Final = 1024
-    """What an entry costs beside its claims, roughly; claims cost about eight times their JSON."""
+    ENTRY_BYTES: Final = 2048
+    """What an entry costs beside its claims, roughly, and what is kept with the identity; claims cost about eight times
+    their JSON."""
 
     def __init__(self, max_bytes: int = 32 * 1024 * 1024) -> None:
         self._max_bytes = max_bytes
@@ -66,6 +67,7 @@ class TokenCache:
     ) -> None:
         """Keep a line that carries nothing but a token that is good for `audiences`."""
         times = verified.good_us(provider)
+        verified.identity.last()
         size = self.ENTRY_BYTES + 8 * len(
             line
         )  # it holds the claims, also when the entry of its token has left
@@ -97,5 +99,6 @@ def _bytes(token: str) -> bytes:
     return token.encode("utf-8", "surrogatepass")
 
 
+# BLAKE2b: hashlib's SHA-256 goes through OpenSSL, which costs a microsecond before it begins
 def _key(raw: bytes, provider: Provider, keys: KeySet, audiences: frozenset[str] | None = None) -> _Key:
     return blake2b(raw).digest(), provider.name, provider.generation, keys.generation, audiences

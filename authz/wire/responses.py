@@ -62,12 +62,18 @@ def _head(policy: str, rule: str, effect: str, reason: str, generation: str) -> 
 def _caller(identity: Identity) -> bytes:
     """Return the part of the metadata that says who calls."""
     subject, tenant = identity.subject or "", identity.tenant or ""
-    told = messages.metadata({"kind": identity.kind, "subject": subject, "tenant": tenant})
-    if len(told) <= MAX_KEPT_BYTES:
-        identity.keep(_CALLER, told)
+    if len(subject) + len(tenant) > MAX_KEPT_BYTES:
+        return _made_caller(identity.kind, subject, tenant)
+    told = _kept_caller(identity.kind, subject, tenant)
+    identity.keep(_CALLER, told)
     return told
 
 
+def _made_caller(kind: str, subject: str, tenant: str) -> bytes:
+    return messages.metadata({"kind": kind, "subject": subject, "tenant": tenant})
+
+
+_kept_caller = lru_cache(maxsize=_KEPT)(_made_caller)
 _CALLER: Final = "the metadata that says who calls"
 _NOBODY: Final = messages.metadata({"kind": "", "subject": "", "tenant": ""})
 _shadow = lru_cache(maxsize=_KEPT)(messages.shadow)

@@ -125,6 +125,18 @@ def test_a_message_in_pieces_is_read_as_the_whole():
     assert {"ns0": {"k": 0}, "ns1": {"k": 1}} == dict(got.metadata)
 
 
+@given(
+    st.dictionaries(st.sampled_from(["policy", "xpolicy", "policy2", "Policy", "po", ""]), texts, max_size=3),
+    texts,
+)
+@settings(max_examples=100, deadline=None)
+def test_the_policy_that_a_route_names_is_that_of_the_extensions(extensions, target):
+    message = request_of([("accept", b"a", True)], target=f"/{target}")
+    message.attributes.context_extensions.update(extensions)
+    got = wire.attributes(message.SerializeToString())
+    assert (extensions.get("policy"), extensions) == (got.route_policy, got.context_extensions)
+
+
 def test_orders_of_names_are_learnt_and_forgotten_before_they_are_too_many(monkeypatch):
     monkeypatch.setattr("authz.wire.received._MAX_LAYOUTS", 3)
     for number in range(10):
