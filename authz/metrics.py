@@ -56,8 +56,7 @@ class Metrics:
     def observe(self, decision: Decision, elapsed_us: int) -> None:
         """Count one decision that took `elapsed_us`."""
         effect = decision.answer.effect
-        series = self._decisions[decision.policy, decision.rule, effect, decision.reason, decision.mode]
-        series.value += 1
+        self._decisions[decision.policy, decision.rule, effect, decision.reason, decision.mode].value += 1
         outcome = decision.outcome
         if outcome is not None:
             self._identities[outcome.kind or "none", _RESULTS[outcome.refusal]].value += 1

@@ -188,8 +188,9 @@ class Authorization:
             self._metrics.observe(decision, elapsed_us)
             if self._log is not None and decision.audit != "required":
                 self._log.note(decision, attributes, elapsed_us)
-            if self._key_sets is not None and decision.outcome is not None and decision.outcome.wants:
-                self._key_sets.want(decision.outcome.wants)
+            outcome = decision.outcome
+            if outcome is not None and outcome.wants and self._key_sets is not None:
+                self._key_sets.want(outcome.wants)
         except Exception as error:  # noqa: BLE001 - what is not counted is answered all the same
             self._runtime.log.error(
                 "not counted", extra={"kind": "not_counted", "error": type(error).__name__}

@@ -21,10 +21,11 @@ SETS = [
     "{x-via: edge}",
     '{x-user-id: "{identity.subject}", x-empty: "{identity.claims.empty}"}',
     '{x-user-id: "{identity.subject}", x-long: "{identity.claims.long}"}',
+    '{x-user-id: "{identity.subject}", x-more: "{identity.claims.more}", x-at: "{path.id}"}',
     '{x-user-id: "{identity.subject}", x-none: "{identity.claims.none}"}',
     '{x-user-id: "{identity.subject}", x-umlaut: "{identity.claims.umlaut}"}',
 ]  # fmt: skip
-CLAIMS = {"tenant": "acme", "empty": "", "long": "l" * 600, "umlaut": "grün"}
+CLAIMS = {"tenant": "acme", "empty": "", "more": "m" * 200, "long": "l" * 600, "umlaut": "grün"}
 KEEPING = """
     identity: [{jwt: {provider: corp}}]
     trusted_headers: [x-user-id, x-tenant]

@@ -17,7 +17,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 WHOLE = 30.0
 """How many bare parses a whole Check may cost beside whatever else this machine does; docs/design.md has what it costs."""
 
-INSTRUCTIONS = 1280
+INSTRUCTIONS = 1270
 """Of Python 3.11; later ones need fewer."""
 
 FLAT = 2.0
@@ -40,7 +40,7 @@ def test_a_whole_check_costs_a_bounded_number_of_bare_parses(bench, tmp_path):
 def test_a_whole_check_is_a_bounded_number_of_instructions(bench, tmp_path):
     (_, check) = bench.whole(tmp_path, IdentityProvider(), 200)
     (call,) = check.calls
-    for _ in range(3):
+    for _ in range(10):  # an id that is one digit longer is made another way once
         call()
     assert bench.instructions(call) / check.each < INSTRUCTIONS
 
