@@ -2,9 +2,13 @@
 
 `/livez`, `/readyz`, `/metrics`, `/config`, `/version`, `/generation` and the services' own questions
 (`/SERVICE/NAME?...`, see `edgekeeper.questions`) on loopback or a Unix socket;
-`POST /reload` and the like on `admin.control`, a Unix socket that only its owner can open. Edge: two HTTP servers.
+`POST /reload` and the like, and the services' own controls (`POST /SERVICE/NAME`), on `admin.control`, a Unix socket that
+only its owner can open. What is done there is logged, with who asked for it. Edge: two HTTP servers.
 """
 
+import logging
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -16,11 +20,13 @@ from edgekeeper.config import Address
 from edgekeeper.door import Door
 from edgekeeper.errors import OperatorError
 from edgekeeper.overview import Overview
-from edgekeeper.questions import MAX_QUESTION_BYTES, Answer, Question
+from edgekeeper.questions import MAX_BODY_BYTES, MAX_QUESTION_BYTES, Answer, Question
 from edgekeeper.report import Report
 from edgekeeper.versions import versions
 
 __all__ = ["Action", "Admin", "Asking"]
+
+LOG: Final = logging.getLogger("edgekeeper.control")
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,7 +35,10 @@ Action: TypeAlias = Callable[[], Awaitable[object]]
 
 
 Asking: TypeAlias = Callable[[str, Question], Awaitable[Answer | None]]
-"""Puts a question to a service; None: nobody answers; a `KeyError`: there is no such service."""
+"""Puts a question to a service, or lets it do something; None: nobody answers; a `KeyError`: there is no such service."""
+
+_PEER: Final = struct.Struct("3i")
+"""Process, user and group of whoever connected: `struct ucred` (unix(7), SO_PEERCRED)."""
 
 
 async def _nobody(service: str, _question: Question) -> None:
@@ -37,7 +46,10 @@ async def _nobody(service: str, _question: Question) -> None:
 
 
 class Admin:
-    """Both servers. `actions` are those of the control socket by name: `POST /NAME` calls them."""
+    """Both servers. `actions` are those of the control socket by name: `POST /NAME` calls them.
+
+    `ask` puts the questions of the one, `do` the services' own controls of the other.
+    """
 
     def __init__(
         self,
@@ -47,11 +59,12 @@ class Admin:
         control: Address | None = None,
         actions: Mapping[str, Action] = MappingProxyType({}),
         ask: Asking = _nobody,
+        do: Asking = _nobody,
     ) -> None:
-        self._overview, self._ask = overview, ask
+        self._overview, self._ask, self._do = overview, ask, do
         self._doors = [Door(listen, self._reading(), max_line_bytes=MAX_QUESTION_BYTES)]
         if control is not None:
-            self._doors.append(Door(control, _controlling(actions), mode=0o600))
+            self._doors.append(Door(control, self._controlling(actions), mode=0o600))
 
     async def start(self) -> None:
         """Bind and serve.
@@ -122,26 +135,50 @@ class Admin:
         parts, parameters = request.match_info, dict(request.query)
         if len(parameters) != len(request.query):
             return _json({"why": "a parameter stands there twice"}, status=400)
-        try:
-            answer = await self._ask(parts["service"], Question(parts["question"], parameters))
-        except KeyError:
-            raise web.HTTPNotFound from None
-        if answer is None:
-            return _json({"why": "no worker of the service answers"}, status=503)
-        if answer.status == web.HTTPNotFound.status_code:
-            raise web.HTTPNotFound
-        return web.Response(body=answer.body, status=answer.status, content_type="application/json")
+        return _told(await _put(self._ask, parts["service"], Question(parts["question"], parameters)))
+
+    def _controlling(self, actions: Mapping[str, Action]) -> web.Application:
+        application = web.Application(middlewares=[_plain_errors], client_max_size=MAX_BODY_BYTES)
+        for name, action in actions.items():
+            application.router.add_post(f"/{name}", _doing(name, action))
+        application.router.add_post("/{service}/{control}", self._done)
+        return application
+
+    async def _done(self, request: web.Request) -> web.Response:
+        service, name = request.match_info["service"], request.match_info["control"]
+        if request.query:
+            return _json({"why": "a control has a body, and no parameters"}, status=400)
+        question, peer = Question(name, body=await request.read()), _peer(request)
+        answer = await _put(self._do, service, question)
+        told = {"about": answer.about} if answer.about else {}
+        LOG.info("control", extra={"control": f"{service}/{name}", "status": answer.status, **told, **peer})
+        return _told(answer)
 
 
-def _controlling(actions: Mapping[str, Action]) -> web.Application:
-    application = web.Application(middlewares=[_plain_errors])
-    for name, action in actions.items():
-        application.router.add_post(f"/{name}", _doing(name, action))
-    return application
+async def _put(asking: Asking, service: str, question: Question) -> Answer:
+    """Return the answer; that there is none is one, too.
+
+    Raises:
+        HTTPNotFound: Client error: there is no such service, or it does not know the question.
+    """
+    try:
+        answer = await asking(service, question)
+    except KeyError:
+        raise web.HTTPNotFound from None
+    if answer is None:
+        return Answer.refusal(503, "no worker of the service answers")
+    if answer.status == web.HTTPNotFound.status_code:
+        raise web.HTTPNotFound
+    return answer
+
+
+def _told(answer: Answer) -> web.Response:
+    return web.Response(body=answer.body, status=answer.status, headers={"content-type": answer.content_type})
 
 
 def _doing(name: str, action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def do(_request: web.Request) -> web.Response:
+    async def do(request: web.Request) -> web.Response:
+        LOG.info("control", extra={"control": name, **_peer(request)})
         try:
             result = await action()
         except OperatorError as error:
@@ -149,6 +186,15 @@ def _doing(name: str, action: Action) -> Callable[[web.Request], Awaitable[web.R
         return _json({"action": name, "done": True} | ({} if result is None else {"result": result}))
 
     return do
+
+
+def _peer(request: web.Request) -> dict[str, int]:
+    """Return who asks, as the log has it; nothing of one who has hung up already."""
+    end = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if end is None:
+        return {}
+    pid, uid, _ = _PEER.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return {"peer.uid": uid, "peer.pid": pid}
 
 
 def _absent(number: int, why: str) -> dict[str, Any]:

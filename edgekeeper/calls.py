@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from edgekeeper.clock import Clock
-from edgekeeper.errors import SERVER_ERRORS, Bug, ClientError, Overload, grpc_status
+from edgekeeper.errors import SERVER_ERRORS, Bug, ClientError, EdgekeeperError, Overload, grpc_status
 from edgekeeper.peers import Peers
 from edgekeeper.rpc import Call, Drain, Method, StreamMethod, UnaryMethod
 from edgekeeper.telemetry import OTHER, Histogram, Registry
@@ -182,6 +182,8 @@ class Calls:
 
     def _failed(self, error: Exception, method: str) -> tuple[str, str]:
         status, text = grpc_status(error)
+        if isinstance(error, EdgekeeperError) and error.is_told:
+            return status, text
         about = {"kind": f"call_failed:{type(error).__name__}", "method": method, "grpc_code": status}
         if isinstance(error, ClientError) and error.detail:
             about["detail"] = error.detail

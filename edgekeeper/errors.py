@@ -33,9 +33,13 @@ SERVER_ERRORS: Final = frozenset(
 
 
 class EdgekeeperError(Exception):
-    """The root of our errors. `grpc_code` is the name of the status that the peer sees; the text stays here."""
+    """The root of our errors. `grpc_code` is the name of the status that the peer sees; the text stays here.
+
+    `is_told`: who raises it tells of it in the log, by what began and what is over, so that no call that fails need be.
+    """
 
     grpc_code: ClassVar[str] = "INTERNAL"
+    is_told: ClassVar[bool] = False
 
 
 class OperatorError(EdgekeeperError):

@@ -26,7 +26,7 @@ from edgekeeper.config import Address, address
 from edgekeeper.errors import Bug, ConfigError, EdgekeeperError
 from edgekeeper.keeper import CANNOT_START
 from edgekeeper.lag import LoopLag
-from edgekeeper.link import ALIVE, ASK, REPORT, answer
+from edgekeeper.link import ALIVE, ASK, CONTROL, REPORT, answer
 from edgekeeper.logs import configure
 from edgekeeper.questions import Answers
 from edgekeeper.reload import Generations
@@ -232,9 +232,10 @@ class _Process:
     async def _answer(self) -> None:
         link = socket.socket(fileno=self._which.link)
         reporter = Reporter(self._service.name, self._which.number, self._registry, self._state)
-        answers = Answers(self._application, self._service.asks)
+        answers = Answers(self._application, self._service.asks, self._service.controls)
         alive = {ALIVE: lambda _: self._reloads.to_bytes(4, "big")}
-        await answer(link, {**alive, REPORT: reporter.answer, ASK: answers.answer})
+        at_once = {**alive, REPORT: reporter.answer, ASK: answers.answer}
+        await answer(link, at_once, {CONTROL: answers.control})
         self._orphaned.set()  # the supervisor is gone
         self._stop.set()
 

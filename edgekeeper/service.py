@@ -1,7 +1,7 @@
 """What the shell needs to know of a service, and what a service gets from the shell. Edge: types only."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
@@ -17,7 +17,19 @@ from edgekeeper.rpc import Method
 from edgekeeper.sources import Sources
 from edgekeeper.telemetry import Registry
 
-__all__ = ["Application", "Ask", "Component", "Generation", "Runtime", "Section", "Service", "Snapshot"]
+__all__ = [
+    "Application",
+    "Ask",
+    "Component",
+    "Control",
+    "Done",
+    "Generation",
+    "Runtime",
+    "Section",
+    "Service",
+    "Snapshot",
+    "Text",
+]
 
 
 class Section(Model):
@@ -131,11 +143,41 @@ class Application(Protocol):
 
 
 Ask: TypeAlias = Callable[[Any, Mapping[str, str]], object]
-"""Answers one question of an operator: from the running application and the question's parameters to plain data.
+"""Answers one question of an operator: from the running application and the question's parameters to plain data, or `Text`.
 
 It is called in the loop that serves: a few milliseconds, and no waiting. What it raises as an `OperatorError` is told
 to whoever asked; its text holds nothing of the parameters.
 """
+
+
+class Text(str):
+    """An answer that is text as it stands, not data for JSON."""
+
+    __slots__ = ()
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What became of a control: plain data, the HTTP status, and `about`, what the log says was done.
+
+    `about` holds names of the configuration only: nothing that a caller sent, and no secret.
+    """
+
+    said: object
+    status: int = 200
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Control:
+    """Does one thing to the running application that an operator asks for, or that looks at callers' data.
+
+    `do` gets the application and the body of the request. It is called in the loop that serves, has two seconds, and may
+    be cancelled where it waits; apart from waiting it takes a few milliseconds. What it raises as an `OperatorError` is
+    told to whoever asked. With `everywhere` each worker of the service does it, and all their answers are told.
+    """
+
+    do: Callable[[Any, bytes], Awaitable[Done]]
+    everywhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +190,7 @@ class Service:
     with the tests beside the files, and each that fails; it reads through `Sources`, so that their files are watched.
 
     `asks` are questions to the running service by name: `GET /SERVICE/NAME?parameter=...` on the admin address.
+    `controls` are what may be done to it, by name: `POST /SERVICE/NAME` on `admin.control`.
 
     Sections and generations are pickled: their classes are found by name, not in `__main__`, and nothing in a
     generation holds itself. `parts` are the classes of which it has many: each of theirs is handed over by itself.
@@ -163,6 +206,7 @@ class Service:
     tests: Callable[[Any, Any, Sources], Iterable[Problem]] = lambda _section, _generation, _sources: ()
     parts: tuple[type, ...] = ()
     asks: Mapping[str, Ask] = field(default_factory=dict)
+    controls: Mapping[str, Control] = field(default_factory=dict)
 
     def generation(self, section: Any, sources: Sources) -> Any:
         """Return the generation of the files, for which the tests beside them hold.

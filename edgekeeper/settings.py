@@ -42,8 +42,9 @@ class Admin(Model):
     Default `127.0.0.1:9931`."""
 
     control: Listen | None = None
-    """Where what changes state is asked for: `POST /reload` (as SIGHUP) and `POST /restart` (as SIGUSR2). `unix:PATH`
-    only, mode 0600. Default null: nothing over HTTP changes state."""
+    """Where what changes state, or shows callers' data, is asked for: `POST /reload` (as SIGHUP), `POST /restart` (as
+    SIGUSR2) and the services' own controls, such as `POST /ratelimit/reset`. `unix:PATH` only, mode 0600, so only its
+    owner can ask; what is asked is logged. Default null: nothing over HTTP changes state."""
 
     @field_validator("control")
     @classmethod

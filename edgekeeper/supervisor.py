@@ -22,7 +22,7 @@ from edgekeeper.incidents import Incidents
 from edgekeeper.keeper import Keeper
 from edgekeeper.otlp import Push
 from edgekeeper.overview import Overview, Reports
-from edgekeeper.questions import Answer, Question
+from edgekeeper.questions import Answer, Question, together
 from edgekeeper.report import Report
 from edgekeeper.settings import Settings
 from edgekeeper.sockets import Claim, of_worker
@@ -84,6 +84,7 @@ class Supervisor:
             control=settings.root.admin.control,
             actions={"reload": self.reload, **(actions or {})},
             ask=self.ask,
+            do=self.control,
         )
         self._incidents = {
             name: Incidents(name, settings.state / name, self.registry, self.failed.set)
@@ -141,15 +142,32 @@ class Supervisor:
         Raises:
             KeyError: Client error: there is no such service here.
         """
-        if service not in self.names:
-            raise KeyError(service)
-        for keeper in [keeper for post, keeper in self._keepers.items() if post.service == service]:
-            worker = keeper.worker
-            serves = worker is not None and worker.serving.is_set()
-            answer = await worker.ask(question) if worker is not None and serves else None
-            if answer is not None:
+        for worker in self._serving(service):
+            if (answer := await worker.ask(question)) is not None:
                 return answer
         return None
+
+    async def control(self, service: str, question: Question) -> Answer | None:
+        """Let the service's first worker do something, or each, where it says so; return the answer, None if there is none.
+
+        It is not tried with a second worker: the first may have done it.
+
+        Raises:
+            KeyError: Client error: there is no such service here.
+        """
+        serving = self._serving(service)
+        answer = await serving[0].control(question) if serving else None
+        if answer is None or not answer.everywhere:
+            return answer
+        return together(
+            [answer, *await asyncio.gather(*(worker.control(question) for worker in serving[1:]))]
+        )
+
+    def _serving(self, service: str) -> list[Worker]:
+        if service not in self.names:
+            raise KeyError(service)
+        workers = [keeper.worker for post, keeper in self._keepers.items() if post.service == service]
+        return [worker for worker in workers if worker is not None and worker.serving.is_set()]
 
     async def serves(self) -> None:
         """Return once every post has a worker that serves."""

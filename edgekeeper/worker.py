@@ -19,8 +19,8 @@ import msgspec
 
 from edgekeeper.child import Child, in_memory, spawn
 from edgekeeper.config import Address
-from edgekeeper.link import ALIVE, ASK, REPORT, Link
-from edgekeeper.questions import Answer, Question
+from edgekeeper.link import ALIVE, ASK, CONTROL, REPORT, Link
+from edgekeeper.questions import CONTROL_S, Answer, Question
 from edgekeeper.report import Reading, Report
 
 __all__ = ["Post", "Worker"]
@@ -41,6 +41,9 @@ ANSWER_S: Final = 2.0
 
 ASK_PAUSE_S: Final = 0.05
 """The pause between two questions: twenty a second, of a few milliseconds, leave those who serve in peace."""
+
+MAX_WAITING: Final = 8
+"""Controls that may wait for a worker. Each may take two seconds, and whoever asked hangs up after thirty."""
 
 LOG: Final = logging.getLogger("edgekeeper.supervisor")
 
@@ -73,6 +76,7 @@ class Worker:
         self.last: Report | None = None
         self._reading, self._asked = Reading(), asyncio.Lock()
         self._questions, self._one_question = 0, asyncio.Lock()
+        self._controls, self._one_control = 0, asyncio.Lock()
         self._watching = asyncio.ensure_future(self._watch())
         self.over = asyncio.ensure_future(self._live(on_end))
 
@@ -153,6 +157,24 @@ class Worker:
                 return answer
             finally:
                 await asyncio.sleep(ASK_PAUSE_S)
+
+    async def control(self, question: Question) -> Answer | None:
+        """Let it do something; return its answer, or None if there is none in time: it may be done all the same.
+
+        One at a time; what is more than may wait is refused.
+        """
+        if self._controls > MAX_WAITING:
+            return Answer.refusal(503, "too much is to be done already")
+        self._controls += 1
+        try:
+            async with self._one_control:
+                content = await self.link.ask_later(
+                    CONTROL, question.packed(), within_s=CONTROL_S + TICK_S * TICKS
+                )
+                await asyncio.sleep(ASK_PAUSE_S)
+        finally:
+            self._controls -= 1
+        return Answer.unpacked(content) if content is not None else None
 
     async def leave(self, *, replaced: bool = False) -> None:
         """Let it leave and return when it is over; kill it if it takes too long. Its last reports are kept.

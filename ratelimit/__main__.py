@@ -1,20 +1,30 @@
 """Composition root: what the rate limit service is made of."""
 
 from edgekeeper.beside import is_test
-from edgekeeper.errors import ConfigError, Problem
+from edgekeeper.errors import ConfigError
 from edgekeeper.service import Application, Runtime, Service, Snapshot
 from edgekeeper.sources import Sources
-from edgekeeper.yaml import Document, only, parse
 from ratelimit import trials
+from ratelimit.asked import ASKS, CONTROLS
 from ratelimit.cli import commands
-from ratelimit.config import LimitsFile, RatelimitSection, TestsFile
+from ratelimit.config import RatelimitSection
 from ratelimit.decision import Modes
 from ratelimit.documents import domains
 from ratelimit.domain import Node
 from ratelimit.generation import Limits
+from ratelimit.limit import OnStoreError
 from ratelimit.metrics import Metrics
+from ratelimit.models import LimitsFile, TestsFile
+from ratelimit.reading import documents_of_limits
+from ratelimit.redis_section import RedisSection
+from ratelimit.reference_metrics import watch_as_reference
 from ratelimit.service import GRPC_SERVICE, RateLimitService
+from ratelimit.store import Store
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.over_limit import OverLimitStore
+from ratelimit.store.per_second import PerSecondStore
+from ratelimit.store.redis.store import redis_store
+from ratelimit.store_metrics import watch_memory, watch_over_limit_cache, watch_redis
 
 __all__ = ["SERVICE"]
 
@@ -25,9 +35,15 @@ def build(section: RatelimitSection, sources: Sources) -> Limits:
     Raises:
         ConfigError: Operator error: everything that is wrong with any of them.
     """
-    documents, problems = _documents(section, sources)
+    documents, problems = documents_of_limits(section, sources)
     try:
-        found = domains(documents, merge_domains=section.merge_domains)
+        found = domains(
+            documents,
+            merge_domains=section.merge_domains,
+            strict=section.compat == "strict",
+            clustered=section.store.clustered,
+            split=section.store.split,
+        )
     except ConfigError as error:
         problems.extend(error.problems)
     if problems:
@@ -37,39 +53,46 @@ def build(section: RatelimitSection, sources: Sources) -> Limits:
         quota_mode=section.quota_mode,
         near_limit_ratio=section.near_limit_ratio,
         response_dynamic_metadata=section.response_dynamic_metadata,
+        on_store_error=OnStoreError(section.on_store_error),
+        local_processes=section.local_processes or section.workers,
+        strict=section.compat == "strict",
     )
-    generation = sources.record().digest((modes, section.merge_domains), but=is_test)
-    return Limits(generation, found, modes)
-
-
-def _documents(section: RatelimitSection, sources: Sources) -> tuple[list[Document], list[Problem]]:
-    """Return every file that can be parsed, once each, and what is wrong with the others."""
-    documents: dict[str, Document] = {}
-    problems: list[Problem] = []
-    for place in section.limits:
-        try:
-            files = [file for file in sources.yaml_files(place) if not is_test(file)]
-        except ConfigError as error:
-            problems.extend(error.problems)
-            continue
-        if not files:
-            problems.append(
-                Problem(place, 0, 0, "there is no file of limits here", "they end in `.yaml` or `.yml`")
-            )
-        for file in files:
-            try:
-                documents[file] = only(parse(sources.read(file), file), file, "a file is about one domain")
-            except ConfigError as error:
-                problems.extend(error.problems)
-    return list(documents.values()), problems
+    headers = section.response_headers.wanted
+    generation = sources.record().digest((modes, headers, section.merge_domains), but=is_test)
+    return Limits(generation, found, modes, headers)
 
 
 def application(section: RatelimitSection, runtime: Runtime, snapshot: Snapshot[Limits]) -> Application:
-    """Return the service with its store."""
-    store = MemoryStore(section.store.memory.max_bytes, runtime.clock)
+    """Return the service with its store.
+
+    Raises:
+        OperatorError: Operator error: a file of a Redis' `tls` cannot be used; the text names it.
+    """
     metrics = Metrics(runtime.registry)
-    metrics.watch(runtime.registry, store)
-    return RateLimitService(store, snapshot, metrics)
+    local = MemoryStore(section.store.memory.max_bytes, runtime.clock)
+    watch_memory(runtime.registry, local)
+    if section.reference_metrics:
+        watch_as_reference(runtime.registry, metrics)
+    store = local if section.store.redis is None else _in_redis(section.store.redis, section, runtime)
+    return RateLimitService(store, local, snapshot, metrics, runtime.clock)
+
+
+def _in_redis(redis: RedisSection, section: RatelimitSection, runtime: Runtime) -> Store:
+    """Return the store that all processes share, and in front of it what this one need not ask."""
+    store: Store = _watched(redis, "default", runtime)
+    if section.store.redis_per_second is not None:
+        store = PerSecondStore(store, _watched(section.store.redis_per_second, "per_second", runtime))
+    if not section.over_limit_cache:
+        return store
+    cached = OverLimitStore(store, section.over_limit_cache, runtime.clock)
+    watch_over_limit_cache(runtime.registry, cached)
+    return cached
+
+
+def _watched(redis: RedisSection, name: str, runtime: Runtime) -> Store:
+    store = redis_store(redis, runtime.log)
+    watch_redis(runtime.registry, name, store.transport)
+    return store
 
 
 SERVICE = Service(
@@ -82,6 +105,8 @@ SERVICE = Service(
     documents={"limits": LimitsFile, "limits-test": TestsFile},
     tests=trials.problems,
     parts=(Node,),
+    asks=ASKS,
+    controls=CONTROLS,
 )
 
 if __name__ == "__main__":

@@ -1,28 +1,18 @@
-"""The shape of what users write: the section `ratelimit` of edgekeeper.yaml, and the files of limits.
+"""The shape of the section `ratelimit` of edgekeeper.yaml. That of the files of limits is in `models`.
 
-The files are envoyproxy/ratelimit's as they are (its src/config/config.go). Pure: no I/O, no clock.
+Pure: no I/O, no clock.
 """
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from edgekeeper.config import Bytes, Duration, Many, Model, Place, mistake_at
+from edgekeeper.config import Bytes, Many, Model, Place, mistake_at
 from edgekeeper.service import Section
-from ratelimit.limit import MAX_REQUESTS
+from ratelimit.headers import ResponseHeaders, name_mistake
+from ratelimit.redis_section import RedisSection
 
-__all__ = [
-    "CaseConfig",
-    "DescriptorConfig",
-    "LimitsFile",
-    "MemorySection",
-    "RateLimitConfig",
-    "RatelimitSection",
-    "ReplacesConfig",
-    "StepConfig",
-    "StoreSection",
-    "TestsFile",
-]
+__all__ = ["MemorySection", "RatelimitSection", "ResponseHeadersSection", "StoreSection"]
 
 LEAST_MEMORY: Final = 1 << 20
 
@@ -40,12 +30,86 @@ class StoreSection(Model):
     """Where the counters are."""
 
     memory: MemorySection = Field(default_factory=MemorySection)
-    """In the process itself, which is the only store of this edition."""
+    """In the process itself. With `redis`, this is where rules with `on_store_error: local` count while Redis is away."""
+
+    redis: RedisSection | None = None
+    """In Redis, for all processes and hosts together. Default null: in memory."""
+
+    redis_per_second: RedisSection | None = None
+    """A Redis of their own for limits of a second, whose many short-lived keys may then be far from the others
+    (REDIS_PERSECOND). Default null: in `redis`, as all."""
 
     @property
     def shared(self) -> bool:
         """Whether all processes count together; the memory store is each process's own."""
-        return False
+        return self.redis is not None
+
+    @property
+    def clustered(self) -> bool:
+        """Whether it is a Redis cluster, which decides together only what lies in one slot."""
+        return any(one is not None and one.cluster is not None for one in (self.redis, self.redis_per_second))
+
+    @property
+    def split(self) -> bool:
+        """Whether limits of a second are counted in a Redis of their own."""
+        return self.redis_per_second is not None
+
+    @model_validator(mode="after")
+    def _others_have_a_redis_too(self) -> Self:
+        if self.redis_per_second is not None and self.redis is None:
+            raise mistake_at("redis_per_second", "the other limits need a Redis, too; set `redis`")
+        return self
+
+
+def _header_name(name: str) -> str:
+    if mistake := name_mistake(name):
+        raise ValueError(mistake)
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+
+
+class ResponseHeadersSection(Model):
+    """Headers about limits that answers bring to the client, of requests that pass as well."""
+
+    nearest: bool = False
+    """Whether three headers tell the numbers of the limit that has least left: its `requests_per_unit`, what remains, and
+    the seconds until it is as new (LIMIT_RESPONSE_HEADERS_ENABLED). Default false."""
+
+    limit: HeaderName = "RateLimit-Limit"
+    """The name of the first of `nearest` (LIMIT_LIMIT_HEADER). Default `RateLimit-Limit`."""
+
+    remaining: HeaderName = "RateLimit-Remaining"
+    """The name of the second (LIMIT_REMAINING_HEADER). Default `RateLimit-Remaining`."""
+
+    reset: HeaderName = "RateLimit-Reset"
+    """The name of the third (LIMIT_RESET_HEADER). Default `RateLimit-Reset`."""
+
+    ietf: bool = False
+    """Whether `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-09) tell all limits by their names;
+    one without a name is told by the rule's keys and configured values. Rules in `shadow_mode` are left out. Default false."""
+
+    retry_after: bool = False
+    """Whether a refusal tells by `Retry-After` in how many seconds the same request would pass, at least 1; one that never
+    will has none. Default false."""
+
+    @model_validator(mode="after")
+    def _each_by_itself(self) -> Self:
+        taken = {"ratelimit", "ratelimit-policy"} if self.ietf else set()
+        taken |= {"retry-after"} if self.retry_after else set()
+        for field in ("limit", "remaining", "reset"):
+            name = getattr(self, field).lower()
+            if self.nearest and name in taken:
+                raise mistake_at(field, "another header has this name; each needs one of its own")
+            taken.add(name)
+        return self
+
+    @property
+    def wanted(self) -> ResponseHeaders:
+        """What the answers are to carry."""
+        names = (self.limit, self.remaining, self.reset)
+        return ResponseHeaders(names if self.nearest else None, self.ietf, self.retry_after)
 
 
 class RatelimitSection(Section):
@@ -76,6 +140,31 @@ class RatelimitSection(Section):
     """Whether an answer carries the request's descriptors, the `metadata` of the rules that let it pass and the name of
     the `generation` that judged it, for Envoy's dynamic metadata (RESPONSE_DYNAMIC_METADATA). Default false."""
 
+    compat: Literal["default", "strict"] = "default"
+    """`strict` does as envoyproxy/ratelimit does also where it errs: what is refused is counted all the same, a look
+    (0 hits) at a limit that is used up is no refusal, and counters whose keys and values look alike when they are joined
+    by `_` are one. It takes neither `all_or_nothing` nor several `limits`. Default `default`."""
+
+    on_store_error: Literal["allow", "deny", "local", "error"] = "error"
+    """What becomes of a request when the store cannot tell, unless its rule says otherwise: `allow` lets it pass, `deny`
+    refuses it, `local` lets this process count by itself with its share of the limit, `error` (default) answers
+    `UNAVAILABLE`, so that Envoy's `failure_mode_deny` decides."""
+
+    local_processes: int | None = Field(default=None, ge=1, le=100_000)
+    """How many processes share each limit while they count by themselves (`local`), on all hosts together, 1 to 100000:
+    each lets pass its part, rounded down, but at least 1. Default: the `workers` of this one."""
+
+    over_limit_cache: Bytes = Field(default=4 << 20, le=1 << 30)
+    """Memory in which a process keeps what the store said is used up, so that it need not ask again, at most `1GiB`,
+    default `4MiB`, `0B`: none. Not used with the memory store."""
+
+    response_headers: ResponseHeadersSection = Field(default_factory=ResponseHeadersSection)
+    """Headers that answers bring to the client, besides Envoy's own `X-RateLimit` ones. Default: none."""
+
+    reference_metrics: bool = False
+    """Whether the metrics show envoyproxy/ratelimit's names as well (`ratelimit_service_rate_limit_total_hits` and so on),
+    for dashboards that know them. Default false."""
+
     @model_validator(mode="after")
     def _workers_share_a_store(self) -> Self:
         if self.workers > 1 and not self.store.shared:
@@ -85,125 +174,3 @@ class RatelimitSection(Section):
                 " workers above 1 need a store that they share: use Redis",
             )
         return self
-
-
-Scalar = Annotated[
-    str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "boolean"}]})
-]
-"""Text that may be written as a number or a boolean; it is taken as it stands in the file (`007` stays `007`)."""
-
-
-class ReplacesConfig(Model):
-    """A reference to other rules by their name."""
-
-    name: Scalar
-    """The `name` of the rules that do not count when this one matches. Not empty, not this rule's own."""
-
-
-class RateLimitConfig(Model):
-    """So many requests in each window."""
-
-    unit: Scalar | None = None
-    """second, minute, hour, day, week, month (30 days) or year (365 days), in any case. Windows are aligned to the
-    epoch. Needed unless `unlimited`."""
-
-    requests_per_unit: int = Field(default=0, ge=0, le=MAX_REQUESTS)
-    """What one window lets pass, 0 to 4294967295. Default 0: nothing."""
-
-    unlimited: bool = False
-    """Whether there is no limit here. Default false. Takes no `unit`."""
-
-    name: Scalar = ""
-    """Goes out with the limit (`current_limit.name`), and is what `replaces` refers to. Default: none."""
-
-    replaces: Many[ReplacesConfig] = ()
-    """Rules that do not count in a request in which this one matches."""
-
-
-class DescriptorConfig(Model):
-    """A node of the tree of limits."""
-
-    key: Scalar = Field(min_length=1)
-    """The entry's key. `*` stands for any characters."""
-
-    value: Scalar = ""
-    """The entry's value; `*` stands for any characters. Default: any value, each with a counter of its own."""
-
-    rate_limit: RateLimitConfig | None = None
-    """The limit for descriptors that end here. Default: none, what ends here is not limited."""
-
-    descriptors: Many["DescriptorConfig"] = ()
-    """The nodes for the next entry."""
-
-    shadow_mode: bool = False
-    """Whether the rule only counts and never refuses. Default false."""
-
-    quota_mode: bool = False
-    """Whether a request is refused only when all of its quota rules are over. Default false."""
-
-    detailed_metric: bool = False
-    """Whether the metrics of this rule show the request's own keys and values (1000 of them, then the rule's own
-    label). Default false."""
-
-    value_to_metric: bool = False
-    """Whether the metrics of the rules at and below this node show the request's own value of this entry. Bounded
-    like `detailed_metric`. Default false."""
-
-    share_threshold: bool = False
-    """Whether all values that the `*` of this node matches share one counter. Default false. Needs a `*`."""
-
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    """Goes into the dynamic metadata of requests that this rule lets pass, with `response_dynamic_metadata`. Numbers
-    become doubles; nested at most 16 deep. Default: none."""
-
-
-class LimitsFile(Model):
-    """A file of limits."""
-
-    domain: Scalar = Field(min_length=1)
-    """The name space, as Envoy's filter names it. One file a domain unless `merge_domains`."""
-
-    descriptors: Many[DescriptorConfig] = ()
-    """The nodes for the first entry of a descriptor."""
-
-
-class StepConfig(Model):
-    """A request, and what becomes of it."""
-
-    at: Duration
-    """When it comes, from the start of the case; no earlier than the one before. Windows begin at `0s`. Needed."""
-
-    descriptors: Many[dict[str, str]] = Field(min_length=1)
-    """The descriptors, each as its entries in their order. At least one."""
-
-    hits: int = Field(default=1, ge=-MAX_REQUESTS, le=MAX_REQUESTS)
-    """The hits of each descriptor. 0 looks, a negative number gives back. Default 1."""
-
-    want: Many[Literal["ok", "over_limit", "none"]]
-    """What is answered for each descriptor; `none`: nothing limits it. Needed."""
-
-    remaining: Many[int] | None = None
-    """What is left for each descriptor, 0 where nothing limits. Default: not looked at."""
-
-    reset: Many[Duration] | None = None
-    """The time until the window of each descriptor ends, `0s` where nothing limits. Default: not looked at."""
-
-
-class CaseConfig(Model):
-    """Requests in their order, with counters of their own."""
-
-    name: str = Field(min_length=1)
-    """What comes true, as a sentence. Needed."""
-
-    trace: Many[StepConfig] = Field(min_length=1)
-    """The requests. At least one."""
-
-
-class TestsFile(Model):
-    """Tests of limits, in a file `NAME_test.yaml`."""
-
-    domain: str = Field(min_length=1)
-    """The domain that the requests are for. Needed."""
-
-    cases: Many[CaseConfig] = Field(min_length=1)
-    """The tests. At least one."""

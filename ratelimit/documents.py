@@ -1,48 +1,67 @@
 """Files of limits as trees: read leniently where envoyproxy/ratelimit does, with every mistake of every file at once.
 
-What the models (`config`) cannot see is judged here: what stands twice, units, what contradicts what. Pure: no I/O,
-no clock.
+What the models (`models`) cannot see is judged here: what stands twice, and what contradicts what (`contradictions`).
+Pure: no I/O, no clock.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
+
 from edgekeeper.config import validated
 from edgekeeper.errors import ConfigError, Problem
-from edgekeeper.mistakes import did_you_mean
 from edgekeeper.yaml import Document, Loc
-from ratelimit.config import DescriptorConfig, LimitsFile, RateLimitConfig
+from ratelimit import contradictions
+from ratelimit.addresses import IpPrefix
 from ratelimit.domain import Domain, Level, Node
-from ratelimit.limit import Limit, Rule, Unit
+from ratelimit.models import DescriptorConfig, LimitsFile
+from ratelimit.rules import composite, ip_prefix_of, rule_of
 
-__all__ = ["domains"]
+__all__ = ["domains", "read"]
 
-_TEXTS: Final = frozenset({"domain", "key", "value", "unit", "name"})
+_TEXTS: Final = frozenset({"domain", "key", "value", "unit", "name", "together"})
+_OF_THE_DOMAIN: Final = ("all_or_nothing", "together")
 _KNOWN: Final = _TEXTS | {
     "descriptors", "rate_limit", "requests_per_unit", "unlimited", "replaces", "shadow_mode", "quota_mode",
     "detailed_metric", "value_to_metric", "share_threshold", "metadata",
+    "all_or_nothing", "limits", "unit_multiplier", "window", "algorithm", "burst", "ip_prefix", "v4", "v6",
+    "on_store_error", "deny", "headers", "body",
 }  # fmt: skip
 
-_DEEPEST_METADATA: Final = 16
-"""Each level is up to three messages of a `google.protobuf.Struct`, and a parser takes 100, those around it included."""
+
+class _Setting(msgspec.Struct, frozen=True):
+    """What of the section the files are read by."""
+
+    merge_domains: bool
+    strict: bool
+    clustered: bool
+    split: bool
 
 
-def domains(documents: Iterable[Document], *, merge_domains: bool) -> dict[str, Domain]:
+def domains(
+    documents: Iterable[Document],
+    *,
+    merge_domains: bool,
+    strict: bool = False,
+    clustered: bool = False,
+    split: bool = False,
+) -> dict[str, Domain]:
     """Return the domains that `documents` configure, by name.
 
     `merge_domains` lets several documents add to one domain; a descriptor that stands in two of them is an error
-    all the same.
+    all the same. `strict`: the rules are to be counted as envoyproxy/ratelimit does (`compat: strict`). Of the store:
+    `clustered`, whether it is a Redis cluster; `split`, whether limits of a second have a Redis of their own.
 
     Raises:
         ConfigError: Operator error: everything that is wrong with any of the documents.
     """
     problems: list[Problem] = []
-    judge = _Judge(merge_domains=merge_domains, problems=problems)
+    judge = _Judge(_Setting(merge_domains, strict, clustered, split), problems)
     files: list[LimitsFile] = []
     for document in documents:
-        value = _as_texts(document, (), document.value if document.value is not None else {})
+        value = _plain(document)
         try:
             files.append(validated(LimitsFile, document, value=value))
         except ConfigError as error:
@@ -53,8 +72,23 @@ def domains(documents: Iterable[Document], *, merge_domains: bool) -> dict[str, 
     found: dict[str, Domain] = {}
     for file in files:
         domain = found.setdefault(file.domain, Domain(file.domain))
-        _grow(domain.root, file.descriptors, (), (), ())
+        domain.all_or_nothing = domain.all_or_nothing or file.all_or_nothing
+        domain.together = domain.together or file.together or ""
+        _grow(domain.root, file.descriptors, _Above(), strict=strict)
     return found
+
+
+def read(document: Document) -> LimitsFile:
+    """Return a document of which `domains` has found nothing to say.
+
+    Raises:
+        ConfigError: Operator error: its shape is wrong.
+    """
+    return validated(LimitsFile, document, value=_plain(document))
+
+
+def _plain(document: Document) -> Any:
+    return _as_texts(document, (), document.value if document.value is not None else {})
 
 
 def _as_texts(document: Document, loc: Loc, value: Any) -> Any:
@@ -74,6 +108,13 @@ def _as_texts(document: Document, loc: Loc, value: Any) -> Any:
             result[name] = document.text(place)
         elif name == "metadata":
             result[name] = item if item is not None else {}
+        elif name == "headers" and isinstance(item, dict):
+            result[name] = {
+                header: document.text((*place, header)) if isinstance(text, int) else text
+                for header, text in item.items()
+            }
+        elif name == "body" and isinstance(item, dict):
+            result[name] = item  # its keys are not ours
         elif item is not None or name not in _KNOWN:
             result[name] = _as_texts(document, place, item)
     return result
@@ -81,26 +122,46 @@ def _as_texts(document: Document, loc: Loc, value: Any) -> Any:
 
 @dataclass
 class _Judge:
-    """What is wrong beyond the shape. It reads plain values, so that one wrong shape hides no other mistake."""
+    """What is wrong beyond the shape, and what stands twice. It reads plain values, as `contradictions` does."""
 
-    merge_domains: bool
+    setting: _Setting
     problems: list[Problem]
     _domains: dict[str, str] = field(default_factory=dict)
+    _said: dict[tuple[str, str], tuple[Any, str]] = field(default_factory=dict)
     _nodes: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def file(self, document: Document, value: Any) -> None:
         if not isinstance(value, dict):
             return
+        setting = self.setting
         name = value.get("domain")
         if not isinstance(name, str):
             name = document.file
-        elif not self.merge_domains and name in self._domains:
+        elif not setting.merge_domains and name in self._domains:
             message = f"duplicate `domain`: it stands in {self._domains[name]} already"
             self._problem(document, ("domain",), message, "`merge_domains: true` lets files share one")
             name = document.file  # its descriptors are judged by themselves
         else:
             self._domains.setdefault(name, _where(document, ("domain",)))
+        of_file = contradictions.of_file(
+            value, strict=setting.strict, clustered=setting.clustered, split=setting.split
+        )
+        for mistake in of_file:
+            self._problem(document, *mistake)
+        self._agrees(document, value, name)
         self._level(document, ("descriptors",), value.get("descriptors"), (name,))
+
+    def _agrees(self, document: Document, value: Mapping[str, Any], domain: str) -> None:
+        """Compare what the file says of its domain with what another one has said."""
+        for name in _OF_THE_DOMAIN:
+            if value.get(name) is None:
+                continue
+            said, where = self._said.setdefault((domain, name), (value[name], _where(document, (name,))))
+            if said != value[name]:
+                message = f"`{name}`: {where} says otherwise of this domain"
+                self._problem(
+                    document, (name,), message, "all files of a domain say the same, or leave it out"
+                )
 
     def _level(self, document: Document, loc: Loc, nodes: Any, parent: tuple[str, ...]) -> None:
         for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
@@ -110,22 +171,12 @@ class _Judge:
     def _node(self, document: Document, loc: Loc, node: Mapping[str, Any], parent: tuple[str, ...]) -> None:
         key, value = node.get("key"), node.get("value", "")
         if isinstance(key, str) and key and isinstance(value, str):
-            path = (*parent, _composite(key, value))
+            path = (*parent, composite(key, value))
             self._once(document, loc, path)
-            if node.get("share_threshold") is True and "*" not in path[-1]:
-                self._problem(
-                    document,
-                    (*loc, "share_threshold"),
-                    "`share_threshold` needs a `*` in `key` or `value`",
-                    "only the values that a wildcard matches can share a counter",
-                )
         else:
             path = (*parent, repr((document.file, *loc)))
-        for place, message, hint in _not_for_a_struct((*loc, "metadata"), node.get("metadata")):
-            self._problem(document, place, message, hint)
-        limit = node.get("rate_limit")
-        if isinstance(limit, dict):
-            self._rate_limit(document, (*loc, "rate_limit"), limit)
+        for place, message, hint in contradictions.of_descriptor(node, strict=self.setting.strict):
+            self._problem(document, (*loc, *place), message, hint)
         self._level(document, (*loc, "descriptors"), node.get("descriptors"), path)
 
     def _once(self, document: Document, loc: Loc, path: tuple[str, ...]) -> None:
@@ -135,113 +186,39 @@ class _Judge:
         else:
             self._nodes[path] = _where(document, (*loc, "key"))
 
-    def _rate_limit(self, document: Document, loc: Loc, limit: Mapping[str, Any]) -> None:
-        unit = limit.get("unit")
-        if limit.get("unlimited") is True:
-            if unit is not None:
-                self._problem(document, (*loc, "unit"), "`unlimited` takes no `unit`", "remove one of them")
-        elif unit is None:
-            self._problem(document, loc, "missing field `unit`", _UNITS_HINT)
-        elif isinstance(unit, str) and unit.lower() not in _UNITS:
-            self._problem(
-                document,
-                (*loc, "unit"),
-                "`unit`: not a unit of time",
-                did_you_mean(unit.lower(), _UNITS) or _UNITS_HINT,
-            )
-        replaces = limit.get("replaces")
-        for index, other in enumerate(replaces if isinstance(replaces, list) else ()):
-            if isinstance(other, dict):
-                self._replaces(document, (*loc, "replaces", index), other, limit.get("name", ""))
-
-    def _replaces(self, document: Document, loc: Loc, other: Mapping[str, Any], own: Any) -> None:
-        name = other.get("name")
-        if name == "":
-            self._problem(document, (*loc, "name"), "`replaces`: empty `name`", "name the rules to replace")
-        elif name is not None and name == own:
-            self._problem(
-                document,
-                (*loc, "name"),
-                "`replaces`: a rule cannot replace itself",
-                "this is the rule's own `name`",
-            )
-
     def _problem(self, document: Document, loc: Loc, message: str, hint: str) -> None:
         self.problems.append(document.problem(loc, message, hint))
-
-
-def _not_for_a_struct(loc: Loc, value: Any, depth: int = 0) -> Iterator[tuple[Loc, str, str]]:
-    """Yield place, message and hint of what no answer could carry as `google.protobuf.Struct`."""
-    if isinstance(value, dict | list):
-        if depth == _DEEPEST_METADATA:
-            yield loc, f"`metadata` is nested deeper than {_DEEPEST_METADATA} levels", "make it flatter"
-            return
-        for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_for_a_struct((*loc, step), inner, depth + 1)
-    elif isinstance(value, int | float) and not _is_finite_double(value):
-        yield loc, "`metadata`: a number that is no finite double", "quote it"
-
-
-def _is_finite_double(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond 2^1024
-        return False
-
-
-_UNITS: Final = {unit.value: unit for unit in Unit}
-_UNITS_HINT: Final = "one of " + ", ".join(f"`{name}`" for name in _UNITS)
 
 
 def _where(document: Document, loc: Loc) -> str:
     return f"{document.file}:{document.place(loc)[0]}"
 
 
-def _composite(key: str, value: str) -> str:
-    return f"{key}_{value}" if value else key
+class _Above(msgspec.Struct, frozen=True):
+    """What the levels above a node say, one of each a level."""
+
+    path: tuple[str, ...] = ()
+    shared: tuple[bool, ...] = ()
+    shown: tuple[bool, ...] = ()
+    prefixes: tuple[IpPrefix | None, ...] = ()
+
+    def and_(self, config: DescriptorConfig) -> "_Above":
+        """Return it with a node's own level."""
+        return _Above(
+            (*self.path, composite(config.key, config.value)),
+            (*self.shared, config.share_threshold),
+            (*self.shown, config.value_to_metric),
+            (*self.prefixes, ip_prefix_of(config.ip_prefix)),
+        )
 
 
-def _grow(
-    level: Level,
-    descriptors: Iterable[DescriptorConfig],
-    path: tuple[str, ...],
-    shared: tuple[bool, ...],
-    shown: tuple[bool, ...],
-) -> None:
-    """Add `descriptors` and what is below them to `level`. The tuples speak of the levels above."""
+def _grow(level: Level, descriptors: Iterable[DescriptorConfig], above: _Above, *, strict: bool) -> None:
+    """Add `descriptors` and what is below them to `level`."""
     for config in descriptors:
-        composite = _composite(config.key, config.value)
-        here = (*path, composite), (*shared, config.share_threshold), (*shown, config.value_to_metric)
-        node = Node(composite)
-        if config.rate_limit is not None:
-            node.rule = _rule(config, config.rate_limit, *here)
+        here = above.and_(config)
+        rule = rule_of(config, here.path, here.shared, here.shown, here.prefixes, strict=strict)
+        node = Node(here.path[-1], rule)
         if config.descriptors:
             node.children = Level()
-            _grow(node.children, config.descriptors, *here)
+            _grow(node.children, config.descriptors, here, strict=strict)
         level.add(node)
-
-
-def _rule(
-    config: DescriptorConfig,
-    limit: RateLimitConfig,
-    path: tuple[str, ...],
-    shared: tuple[bool, ...],
-    shown: tuple[bool, ...],
-) -> Rule:
-    # where values share a counter, a metric shows their pattern: its number is about all of them
-    visible = tuple(
-        (config.detailed_metric or show) and not share for show, share in zip(shown, shared, strict=True)
-    )
-    return Rule(
-        limit=None
-        if limit.unlimited
-        else Limit.of(limit.requests_per_unit, _UNITS[(limit.unit or "").lower()], limit.name),
-        path=path,
-        name=limit.name,
-        shadow_mode=config.shadow_mode,
-        quota_mode=config.quota_mode,
-        replaces=frozenset(other.name for other in limit.replaces),
-        shared=shared if any(shared) else (),
-        shown=visible if any(visible) else (),
-        metadata=config.metadata,
-    )

@@ -90,23 +90,26 @@ class Step(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Domain:
-    """All limits of one name space. Not changed after it is loaded."""
+    """All limits of one name space. Not changed after it is loaded.
+
+    `all_or_nothing`: a request takes from all of its limits or from none. `together` is the key of the entry whose
+    value says which of them lie in one place; only those are then decided together. Empty: all of them.
+    """
 
     name: str
     root: Level = field(default_factory=Level)
+    all_or_nothing: bool = False
+    together: str = ""
 
     def match(self, entries: Entries) -> Rule | None:
         """Return the rule for a request's descriptor, or None."""
         level: Level | None = self.root
-        last = len(entries) - 1
-        for depth, (key, value) in enumerate(entries):
-            node = level.find(key, value) if level is not None else None
-            if node is None:
+        node = None
+        for key, value in entries:
+            if level is None or (node := level.find(key, value)) is None:
                 return None
-            if depth == last:
-                return node.rule
             level = node.children
-        return None
+        return node.rule if node is not None else None
 
     def steps(self, entries: Entries) -> Iterator[Step]:
         """Yield the steps of `match`; the last one says where it ended."""

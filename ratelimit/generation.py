@@ -6,6 +6,7 @@ import msgspec
 
 from ratelimit.decision import Modes
 from ratelimit.domain import Domain
+from ratelimit.headers import NO_HEADERS, ResponseHeaders
 
 __all__ = ["Limits"]
 
@@ -16,3 +17,9 @@ class Limits(msgspec.Struct, frozen=True):
     generation: str
     domains: Mapping[str, Domain]
     modes: Modes = Modes()
+    headers: ResponseHeaders = NO_HEADERS
+
+    @property
+    def plain(self) -> bool:
+        """Whether what passes is answered by statuses alone."""
+        return self.headers == NO_HEADERS and not self.modes.response_dynamic_metadata

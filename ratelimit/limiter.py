@@ -2,61 +2,154 @@
 
 from collections.abc import Sequence
 
-from ratelimit.algorithms import Outcome
-from ratelimit.decision import Decision, Verdict, decide, without_replaced
+import msgspec
+
+from edgekeeper.errors import DependencyError
+from ratelimit.counting import Counted, Hit
+from ratelimit.decision import Decision, Modes, Verdict, decide, without_replaced
 from ratelimit.descriptor import Descriptor, Request
 from ratelimit.domain import Domain
 from ratelimit.generation import Limits
-from ratelimit.key import counter_key
-from ratelimit.limit import Limit, Rule
-from ratelimit.store import Hit, Store
+from ratelimit.key import counter_name, joined_name, tag_of
+from ratelimit.limit import Limit, OnStoreError, Role, Rule
+from ratelimit.store import Store
 
-__all__ = ["Limiter"]
+__all__ = ["Limiter", "StoreAway"]
+
+
+class StoreAway(DependencyError):  # noqa: N818 - reads as a sentence: raise StoreAway
+    """Dependency error: the store cannot tell, and no rule of the request says what that means.
+
+    `verdicts` are what would have been done for each descriptor. The outage is told once, see `outages`.
+    """
+
+    is_told = True
+
+    def __init__(self, verdicts: Sequence[Verdict] = ()) -> None:
+        self.verdicts = verdicts
+        super().__init__("the store cannot tell")
 
 
 class Limiter:
-    """Judges requests by the limits that it is given and the counters of one store."""
+    """Judges requests by the limits that it is given and the counters of one store.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    `local` is the process's own store, in which rules with `on_store_error: local` count while `store` cannot tell.
+    """
+
+    def __init__(self, store: Store, local: Store) -> None:
+        self._store, self._local = store, local
 
     async def decision(self, request: Request, limits: Limits) -> Decision:
         """Count the request and return the answer. Nothing limits in a domain that no file configures.
 
         Raises:
-            DependencyError: Dependency error: the store cannot count.
+            StoreAway: Dependency error: see there.
         """
         domain = limits.domains.get(request.domain)
         if domain is None:
             return decide([Verdict(descriptor) for descriptor in request.descriptors], limits.modes)
-        rules = without_replaced([_rule(domain, descriptor) for descriptor in request.descriptors])
-        verdicts = [
-            Verdict(descriptor, rule, _limit(descriptor, rule), descriptor.hits(request.hits_addend))
-            for descriptor, rule in zip(request.descriptors, rules, strict=True)
+        rules, hits = _matched(request, domain, limits.modes)
+        asked = [hit for hit in hits if hit is not None]
+        found = await self._counted(asked, domain) if asked else ()
+        answers = iter(found)
+        verdicts: Sequence[Verdict] = [
+            Verdict(descriptor, rule, hit, next(answers) if hit is not None else None)
+            for descriptor, rule, hit in zip(request.descriptors, rules, hits)  # noqa: B905 - made of them
         ]
-        return decide(await self._counted(domain.name, verdicts), limits.modes)
+        if None in found:
+            verdicts = await self._without_store(verdicts, limits.modes)
+        return decide(verdicts, limits.modes)
 
-    async def _counted(self, domain: str, verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
-        """Return `verdicts` with what the counters said: one call to the store, or none."""
-        hits = [
-            Hit(counter_key(domain, v.limit.unit, v.descriptor.entries, v.rule), v.limit, v.hits)
-            for v in verdicts
-            if v.limit is not None
+    async def _counted(self, hits: Sequence[Hit], domain: Domain) -> Sequence[Counted | None]:
+        """Return what the counters said of each hit: one call to the store."""
+        if len(hits) == 1 or not domain.all_or_nothing:
+            counts = await self._store.count([(hit,) for hit in hits])
+            return [said[0] if said is not None else None for said in counts]
+        groups = _together(hits, domain)
+        counts = await self._store.count([tuple([hits[place] for place in places]) for places in groups])
+        found: list[Counted | None] = [None] * len(hits)
+        for places, said in zip(groups, counts, strict=True):
+            for place, counted in zip(places, said or (), strict=said is not None):
+                found[place] = counted
+        return found
+
+    async def _without_store(self, verdicts: Sequence[Verdict], modes: Modes) -> Sequence[Verdict]:
+        """Return `verdicts` with what becomes of those that the store could not tell of.
+
+        Raises:
+            StoreAway: one of them is an error, and none a refusal: a refusal is a refusal whatever else is known.
+        """
+        judged = [
+            verdict if verdict.hit is None or verdict.counted is not None else verdict.degrade(modes)
+            for verdict in verdicts
         ]
-        if not hits:
-            return verdicts
-        outcomes = iter(await self._store.hit(hits))
-        return [v if v.limit is None else _with(v, next(outcomes)) for v in verdicts]
+        ways = {verdict.degraded for verdict in judged}
+        if OnStoreError.ERROR in ways and OnStoreError.DENY not in ways:
+            raise StoreAway(judged)
+        if OnStoreError.LOCAL not in ways:
+            return judged
+        return [
+            await self._locally(verdict, modes) if verdict.degraded is OnStoreError.LOCAL else verdict
+            for verdict in judged
+        ]
+
+    async def _locally(self, verdict: Verdict, modes: Modes) -> Verdict:
+        assert verdict.hit is not None
+        limits = tuple([limit.share(modes.local_processes) for limit in verdict.hit.limits])
+        (counts,) = await self._local.count([(msgspec.structs.replace(verdict.hit, limits=limits),)])
+        return msgspec.structs.replace(verdict, counted=counts[0] if counts is not None else None)
 
 
-def _rule(domain: Domain, descriptor: Descriptor) -> Rule | None:
-    """Return the configured rule; a limit that the caller brings along leaves the tree unasked."""
-    return domain.match(descriptor.entries) if descriptor.limit is None else None
+def matched(request: Request, domain: Domain, modes: Modes) -> Sequence[Verdict]:
+    """Return what `request` would count: for each descriptor its rule and its hit."""
+    found = zip(request.descriptors, *_matched(request, domain, modes), strict=True)
+    return [Verdict(descriptor, rule, hit) for descriptor, rule, hit in found]
 
 
-def _limit(descriptor: Descriptor, rule: Rule | None) -> Limit | None:
-    return descriptor.limit if rule is None else rule.limit
+def _matched(
+    request: Request, domain: Domain, modes: Modes
+) -> tuple[Sequence[Rule | None], Sequence[Hit | None]]:
+    descriptors, hits_addend = request.descriptors, request.hits_addend
+    rules = without_replaced(
+        [domain.match(descriptor.entries) if descriptor.limit is None else None for descriptor in descriptors]
+    )
+    return rules, [
+        _hit(descriptor, rule, hits_addend, domain, modes)
+        for descriptor, rule in zip(descriptors, rules)  # noqa: B905 - made of them
+    ]
 
 
-def _with(verdict: Verdict, outcome: Outcome) -> Verdict:
-    return Verdict(verdict.descriptor, verdict.rule, verdict.limit, verdict.hits, outcome)
+def _hit(
+    descriptor: Descriptor, rule: Rule | None, hits_addend: int, domain: Domain, modes: Modes
+) -> Hit | None:
+    """Return what is counted: by the limit that the caller brings along, else by the rule's; None: nothing limits it."""
+    entries, limit = descriptor.entries, descriptor.limit
+    if limit is not None:
+        limits: tuple[Limit, ...] = (
+            msgspec.structs.replace(limit, counts_refused=True) if modes.strict else limit,
+        )
+    elif rule is not None and rule.limits:
+        limits = rule.limits
+    else:
+        return None
+    role = rule.role if rule is not None else Role.ENFORCED
+    if modes.quota_mode and role is Role.ENFORCED:
+        role = Role.QUOTA
+    name = joined_name if modes.strict else counter_name
+    return Hit(
+        name(domain.name, entries, rule),
+        limits,
+        descriptor.hits(hits_addend),
+        role,
+        tag_of(domain.name, entries, domain.together) if domain.together else "",
+    )
+
+
+def _together(hits: Sequence[Hit], domain: Domain) -> Sequence[Sequence[int]]:
+    """Return the places of what is decided together in a domain that wants all or nothing."""
+    if not domain.together:
+        return [range(len(hits))]
+    groups: dict[str | int, list[int]] = {}
+    for place, hit in enumerate(hits):
+        groups.setdefault(hit.tag or place, []).append(place)
+    return list(groups.values())

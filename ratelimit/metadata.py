@@ -40,7 +40,8 @@ def _descriptor(descriptor: Descriptor) -> dict[str, Any]:
     result: dict[str, Any] = {"entries": [f"{key}={value}" for key, value in descriptor.entries]}
     if descriptor.limit is not None:
         limit = descriptor.limit
-        result["limit"] = f"requests_per_unit:{limit.requests_per_unit} unit:{limit.unit.name}"
+        unit = limit.unit.name if limit.unit is not None else "UNKNOWN"
+        result["limit"] = f"requests_per_unit:{limit.requests_per_unit} unit:{unit}"
     if descriptor.own_hits is not None:
         result["hitsAddend"] = descriptor.own_hits
     return result

@@ -3,15 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from edgekeeper.errors import DependencyError
+from edgekeeper.clock import Clock
 from edgekeeper.rpc import Call, Method, UnaryMethod
 from edgekeeper.service import Component, Snapshot
 from ratelimit import wire
+from ratelimit.decision import Decision
+from ratelimit.descriptor import Request
 from ratelimit.generation import Limits
-from ratelimit.limiter import Limiter
+from ratelimit.headers import deny_of, response_headers
+from ratelimit.limiter import Limiter, StoreAway
 from ratelimit.metadata import response_metadata
 from ratelimit.metrics import Metrics
+from ratelimit.outages import Outages
 from ratelimit.store import Store
+from ratelimit.top import Top
 
 __all__ = ["GRPC_SERVICE", "RateLimitService"]
 
@@ -19,14 +24,18 @@ GRPC_SERVICE: Final = "envoy.service.ratelimit.v3.RateLimitService"
 
 
 class RateLimitService:
-    """The application: one method, one store.
+    """The application: one method, one store; `local` counts for rules that say so while the store cannot tell.
 
-    A call that the server sheds is answered `UNAVAILABLE`: Envoy's failure mode decides.
+    A call that the server sheds is answered `UNAVAILABLE`: Envoy's failure mode decides. `top` knows the heaviest keys.
     """
 
-    def __init__(self, store: Store, snapshot: Snapshot[Limits], metrics: Metrics) -> None:
-        self._store, self._snapshot, self._metrics = store, snapshot, metrics
-        self._limiter = Limiter(store)
+    def __init__(
+        self, store: Store, local: Store, snapshot: Snapshot[Limits], metrics: Metrics, clock: Clock
+    ) -> None:
+        self.store, self.local, self.snapshot, self.clock = store, local, snapshot, clock
+        self.top = Top()
+        self._metrics, self._outages = metrics, Outages()
+        self._limiter = Limiter(store, local)
         self.methods: Sequence[Method] = (
             UnaryMethod(f"/{GRPC_SERVICE}/ShouldRateLimit", self.should_rate_limit),
         )
@@ -36,34 +45,61 @@ class RateLimitService:
 
         Raises:
             MalformedRequest: Client error: see `wire.request`.
-            DependencyError: Dependency error: the store cannot count.
+            StoreAway: Dependency error: the store cannot tell, and the rules leave it to Envoy.
         """
-        limits = self._snapshot.current
+        took = self._metrics.took
+        began_us = self.clock.monotonic_us() if took is not None else 0
+        limits = self.snapshot.current
         try:
             request = wire.request(content)
             decision = await self._limiter.decision(request, limits)
         except wire.MalformedRequest:
-            self._metrics.errors("malformed_request").value += 1
+            self._metrics.malformed()
             raise
-        except DependencyError:
-            self._metrics.errors("store").value += 1
+        except StoreAway as away:
+            self._metrics.away(request.domain, away.verdicts)
+            self._outages.degraded(self.clock.monotonic_us(), self.store.trouble())
             raise
-        known = request.domain in limits.domains
-        self._metrics.observe(decision, limits.modes, request.domain, domain_known=known)
-        if not limits.modes.response_dynamic_metadata:
-            return wire.response(decision)
-        metadata = response_metadata(request, decision.statuses, decision.verdicts, limits.generation)
-        return wire.response(decision, metadata)
+        self._observe(request.domain, decision, limits)
+        answered = _answer(request, decision, limits)
+        if took is not None:
+            took((self.clock.monotonic_us() - began_us) / 1_000_000)
+        return answered
+
+    def _observe(self, domain: str, decision: Decision, limits: Limits) -> None:
+        known = domain in limits.domains
+        degraded = self._metrics.observe(decision, limits.modes, domain, domain_known=known)
+        if degraded:
+            self._outages.degraded(self.clock.monotonic_us(), self.store.trouble())
+        elif self._outages.under_way:
+            self._outages.whole(self.clock.monotonic_us())
+        if self.top.observe(domain, decision.verdicts):
+            self.top.roll(self.clock.monotonic_us())
 
     async def start(self) -> None:
         """Begin the store's background work."""
-        await self._store.start()
+        await self.store.start()
 
     async def stop(self) -> None:
         """End it."""
-        await self._store.stop()
+        await self.store.stop()
 
     def components(self) -> Mapping[str, Component]:
         """Return the store's part of `/readyz`."""
-        trouble = self._store.trouble()
+        trouble = self.store.trouble()
         return {"store": Component(ready=not trouble, detail=trouble)}
+
+
+def _answer(request: Request, decision: Decision, limits: Limits) -> bytes:
+    """Return the whole `RateLimitResponse`: statuses, headers, what goes with a refusal, metadata. Never empty."""
+    if limits.plain and not decision.over:
+        return wire.response(decision)
+    headers, body, metadata = response_headers(decision, limits.headers), b"", None
+    deny = deny_of(decision)
+    if deny is not None:
+        own = {name.lower() for name, _ in deny.headers}  # what the rule says itself is what the client gets
+        headers = [header for header in headers if header[0].lower() not in own] + list(deny.headers)
+        body = deny.body
+    if limits.modes.response_dynamic_metadata:
+        metadata = response_metadata(request, decision.statuses, decision.verdicts, limits.generation)
+    return wire.response(decision, headers, body, metadata)

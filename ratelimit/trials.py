@@ -9,16 +9,17 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from edgekeeper.beside import files_of_tests
 from edgekeeper.config import validated
 from edgekeeper.errors import ConfigError, Problem
 from edgekeeper.sources import Sources
-from edgekeeper.yaml import Document, Loc, only, parse
-from ratelimit.config import CaseConfig, RatelimitSection, StepConfig, TestsFile
+from edgekeeper.yaml import Document, Loc
+from ratelimit.config import RatelimitSection
 from ratelimit.decision import Status
 from ratelimit.descriptor import Descriptor, Request
 from ratelimit.generation import Limits
 from ratelimit.limiter import Limiter
+from ratelimit.models import CaseConfig, StepConfig, TestsFile
+from ratelimit.reading import documents_of_tests
 from ratelimit.store.memory import MemoryStore
 
 __all__ = ["Trial", "problems", "trials"]
@@ -44,9 +45,11 @@ def problems(section: RatelimitSection, limits: Limits, sources: Sources) -> Ite
 
 def trials(section: RatelimitSection, limits: Limits, sources: Sources) -> Iterator[Trial]:
     """Yield every case of every file with tests, tried."""
-    for file in files_of_tests(section.limits, sources):
+    for file, document in documents_of_tests(section, sources):
+        if isinstance(document, ConfigError):
+            yield Trial(file, "", document.problems)
+            continue
         try:
-            document = only(parse(sources.read(file), file), file, "a file tests one domain")
             tests = validated(TestsFile, document)
             _check(tests, document, limits)
         except ConfigError as error:
@@ -87,7 +90,8 @@ def _check(tests: TestsFile, document: Document, limits: Limits) -> None:
 def _tried(domain: str, case: CaseConfig, loc: Loc, document: Document, limits: Limits) -> list[Problem]:
     """Return where the case first fails: what follows, follows from it."""
     clock = _Clock()
-    limiter = Limiter(MemoryStore(_STORE_BYTES, clock))
+    store = MemoryStore(_STORE_BYTES, clock)
+    limiter = Limiter(store, store)
     for number, step in enumerate(case.trace):
         clock.us = step.at
         decision = _result(limiter.decision(_request(domain, step), limits))

@@ -6,36 +6,28 @@ Application: the Protocol only; an implementation is a module beside this one.
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
+from ratelimit.counting import Counts, Group, Hit
 
-from ratelimit.algorithms import Outcome
-from ratelimit.limit import Limit
-
-__all__ = ["Hit", "Store"]
-
-
-class Hit(msgspec.Struct, frozen=True, gc=False):
-    """One counter to be counted: its name, its limit, and what to add (0 looks, a negative number gives back)."""
-
-    key: str
-    limit: Limit
-    hits: int
+__all__ = ["Store"]
 
 
 class Store(Protocol):
     """Counters that several tasks, and perhaps several processes, share.
 
-    An outcome is what `ratelimit.algorithms` says for the limit, on the store's own clock; hits on one key are
-    decided one after the other, those of one call in its order.
+    What is counted is what `ratelimit.counting` says, on the store's own clock: groups one after the other, in an order
+    in which those of one call follow each other.
     """
 
-    async def hit(self, hits: Sequence[Hit]) -> Sequence[Outcome]:
-        """Count all of `hits` in one go and return their outcomes in the same order.
+    async def count(self, groups: Sequence[Group]) -> Sequence[Counts | None]:
+        """Count `groups` and return what was counted, in the same order.
 
-        Raises:
-            DependencyError: Dependency error: the store did not answer in time or refused; what it has counted of
-                this call is unknown.
+        None: the store is away, or did not answer in time; whether the group was counted is unknown. It never raises
+        for that.
         """
+        ...
+
+    async def reset(self, hits: Sequence[Hit]) -> bool:
+        """Forget the counters of `hits`; False: the store is away."""
         ...
 
     async def start(self) -> None:

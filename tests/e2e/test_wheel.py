@@ -57,6 +57,13 @@ def test_the_wheel_holds_the_envoy_configurations_and_no_tests(wheel):
     assert [] == [name for name in names if name.startswith(("tests/", "envoy/", "bench/"))]
 
 
+def test_the_wheel_holds_the_scripts_of_the_redis_store(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    shipped = {path.name for path in (ROOT / "ratelimit" / "store" / "lua").iterdir()}
+    assert {"clock.lua", "count.lua"} == shipped
+    assert shipped == {Path(name).name for name in names if name.endswith(".lua")}
+
+
 def test_the_demonstration_runs_from_the_wheel(fresh):
     done = fresh("demo")
     assert (0, "") == (done.returncode, done.stderr)

@@ -141,6 +141,17 @@ async def test_a_client_error_is_logged_by_its_kind_and_the_rule_it_broke_and_ot
     ] == told
 
 
+async def test_what_its_raiser_tells_of_is_not_logged_for_each_call(sockets: Path, caplog):
+    class AwayError(DependencyError):
+        is_told = True
+
+    async with serving(sockets, raising(AwayError("redis"))) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary("/toy.Toy/Do")(b"")
+    assert grpc.StatusCode.UNAVAILABLE is failed.value.code()
+    assert [] == [record for record in caplog.records if hasattr(record, "kind")]
+
+
 async def test_what_a_handler_sees_of_a_call(sockets: Path):
     seen: list[Call] = []
 

@@ -1,19 +1,34 @@
-from collections.abc import Callable, Sequence
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 
+from edgekeeper.clock import Clock
 from edgekeeper.testing import ManualClock
 from edgekeeper.yaml import parse
-from ratelimit.algorithms import Outcome, Window, fixed_window
+from ratelimit.algorithms import State
+from ratelimit.batch import Call, Payload, merge
+from ratelimit.counting import CounterId, Counts, Group, Hit, count
 from ratelimit.decision import Decision, Modes
 from ratelimit.descriptor import Descriptor, Request
 from ratelimit.documents import domains
 from ratelimit.generation import Limits
+from ratelimit.headers import NO_HEADERS, ResponseHeaders
 from ratelimit.limiter import Limiter
-from ratelimit.store import Hit
+from ratelimit.redis_section import RedisSection
+from ratelimit.script import Naming
 from ratelimit.store.memory import MemoryStore
+from ratelimit.store.redis.shipment import Script
+from ratelimit.store.redis.store import RedisStore, lua, redis_store
+from ratelimit.store.redis.transport import transport
+from ratelimit.testing import servers
 
 
 @dataclass
@@ -21,18 +36,18 @@ class PureStore:
     """The pure function over a table without bounds: what every store must equal."""
 
     clock: ManualClock
-    states: dict[str, Window | None] = field(default_factory=dict)
-    calls: list[Sequence[Hit]] = field(default_factory=list)
+    states: dict[CounterId, State] = field(default_factory=dict)
+    calls: list[Sequence[Group]] = field(default_factory=list)
 
-    async def hit(self, hits: Sequence[Hit]) -> Sequence[Outcome]:
-        self.calls.append(hits)
-        outcomes = []
+    async def count(self, groups: Sequence[Group]) -> Sequence[Counts]:
+        self.calls.append(groups)
+        return [count(group, self.states, self.clock.now_us()) for group in groups]
+
+    async def reset(self, hits: Sequence[Hit]) -> bool:
         for hit in hits:
-            outcome, self.states[hit.key] = fixed_window(
-                self.states.get(hit.key), self.clock.now_us(), hit.hits, hit.limit
-            )
-            outcomes.append(outcome)
-        return outcomes
+            for limit in hit.limits:
+                self.states.pop((hit.name, limit.code), None)
+        return True
 
     async def start(self) -> None: ...
 
@@ -47,10 +62,96 @@ def clock() -> ManualClock:
     return ManualClock(0)
 
 
-@pytest.fixture(params=["pure function", "memory store"])
-def store(request: pytest.FixtureRequest, clock: ManualClock) -> Any:
+@pytest.fixture(params=["pure function", "memory store", "redis store"])
+async def store(
+    request: pytest.FixtureRequest, clock: ManualClock, redis_store_at: "RedisStoreAt"
+) -> AsyncIterator[Any]:
     """Every implementation; what is asked of it must not depend on which."""
-    return PureStore(clock) if request.param == "pure function" else MemoryStore(64 << 20, clock)
+    if request.param == "redis store":
+        async with redis_store_at("valkey", clock) as shared:
+            yield shared
+    else:
+        yield PureStore(clock) if request.param == "pure function" else MemoryStore(64 << 20, clock)
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[servers.Server]:
+    """A server for tests that leave it as it was, but for its data."""
+    with servers.server() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def sentinels() -> Iterator[servers.Replicated]:
+    """A primary with its replica and sentinels, for tests that leave them as they were."""
+    with servers.replicated() as those:
+        yield those
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[servers.Cluster]:
+    """A cluster for tests that leave it as it was."""
+    with servers.cluster() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def manual_script() -> bytes:
+    """The script of the Redis store with a clock that the test says, at the end of the blob (clock.lua)."""
+    return (Path(__file__).parent / "clock.lua").read_bytes() + lua("count.lua")
+
+
+RedisStoreAt: TypeAlias = Callable[..., AbstractAsyncContextManager[RedisStore]]
+_PREFIXES = itertools.count()
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def redis_store_at(request: pytest.FixtureRequest, manual_script: bytes) -> RedisStoreAt:
+    """`async with redis_store_at("valkey", clock) as store`: the Redis store, started, with keys of its own.
+
+    Its time is `clock`; without one it is the server's, as in production. The other places are "sentinel" and "cluster".
+    """
+
+    @asynccontextmanager
+    async def make(place: str, clock: Clock | None = None, **more: Any) -> AsyncIterator[RedisStore]:
+        section = RedisSection.model_validate(
+            {"prefix": f"t{next(_PREFIXES)}:", **_where(request, place), **more}
+        ).model_copy(update={"timeout_ms": PATIENCE_S * 1000})
+        store = redis_store(section, logging.getLogger("edgekeeper.test"))
+        if clock is not None:
+            carrier = transport(
+                section, Script(manual_script), _merge_at(clock), logging.getLogger("edgekeeper.test")
+            )
+            store = RedisStore(carrier, Naming(section.prefix))
+        await store.start()
+        async with asyncio.timeout(PATIENCE_S):
+            while store.trouble():  # noqa: ASYNC110 - it tells nobody when it is over
+                await asyncio.sleep(0.001)
+        yield store
+        await store.stop()
+
+    return make
+
+
+def _where(request: pytest.FixtureRequest, place: str) -> dict[str, Any]:
+    if place == "sentinel":
+        watchers = request.getfixturevalue("sentinels")
+        addresses = [f"127.0.0.1:{one.port}" for one in watchers.sentinels]
+        return {"sentinel": {"name": watchers.name, "addresses": addresses}}
+    if place == "cluster":
+        nodes = request.getfixturevalue("redis_cluster").servers
+        return {"cluster": {"addresses": [f"127.0.0.1:{one.port}" for one in nodes]}}
+    return {"url": request.getfixturevalue("valkey").unix_url}
+
+
+def _merge_at(clock: Clock) -> Callable[[Sequence[Payload]], Call]:
+    def merge_now(payloads: Sequence[Payload]) -> Call:
+        call = merge(payloads)
+        call.blob = b"\x94" + call.blob[1:] + msgspec.msgpack.encode(clock.now_us())
+        return call
+
+    return merge_now
 
 
 @pytest.fixture
@@ -62,9 +163,12 @@ def pure_store(clock: ManualClock) -> PureStore:
 def limits() -> Callable[..., Limits]:
     """Limits from the text of a file, or of several."""
 
-    def load(*texts: str, merge_domains: bool = False, **modes: Any) -> Limits:
+    def load(
+        *texts: str, merge_domains: bool = False, headers: ResponseHeaders = NO_HEADERS, **modes: Any
+    ) -> Limits:
         documents = [parse(text.encode(), f"f{i}.yaml")[0] for i, text in enumerate(texts)]
-        return Limits("g", domains(documents, merge_domains=merge_domains), Modes(**modes))
+        found = domains(documents, merge_domains=merge_domains, strict=modes.get("strict", False))
+        return Limits("g", found, Modes(**modes), headers)
 
     return load
 
@@ -97,6 +201,8 @@ def edge(limits: Callable[..., Limits], pure_store: PureStore) -> Callable[..., 
     """Domain `d` with the given `descriptors:` in flow style, over the pure function."""
 
     def make(descriptors: str, **modes: Any) -> Edge:
-        return Edge(Limiter(pure_store), limits(f"domain: d\ndescriptors: {descriptors}", **modes))
+        return Edge(
+            Limiter(pure_store, pure_store), limits(f"domain: d\ndescriptors: {descriptors}", **modes)
+        )
 
     return make

@@ -3,15 +3,16 @@
 import pytest
 
 from ratelimit.algorithms import Outcome
-from ratelimit.decision import Modes, Status, Verdict, decide, near_limit_hits, without_replaced
+from ratelimit.counting import Counted, Hit
+from ratelimit.decision import Modes, Status, Verdict, decide, near_limit, near_limit_hits, without_replaced
 from ratelimit.descriptor import Descriptor
 from ratelimit.limit import MAX_REQUESTS, Limit, Rule, Unit
 
 TEN = Limit.of(10, Unit.MINUTE, "ten")
 ANY = Descriptor((("k", "v"),))
 PLAIN = Modes()
-OK = Outcome(False, 3, 4, 6, 30, 60)
-OVER = Outcome(True, 10, 10, 0, 30, 60)
+OK = Outcome(False, 3, 4, 6, 30)
+OVER = Outcome(True, 10, 10, 0, 30, 25)
 
 
 def verdict(state: str, **of_rule: bool) -> Verdict:
@@ -19,8 +20,11 @@ def verdict(state: str, **of_rule: bool) -> Verdict:
     if state == "none":
         return Verdict(ANY)
     if state == "unlimited":
-        return Verdict(ANY, Rule(None, ("k",), **of_rule))
-    return Verdict(ANY, Rule(TEN, ("k",), **of_rule), TEN, 1, OK if state == "ok" else OVER)
+        return Verdict(ANY, Rule((), ("k",), **of_rule))
+    said = OK if state == "ok" else OVER
+    return Verdict(
+        ANY, Rule((TEN,), ("k",), **of_rule), Hit("k", (TEN,), 1), Counted((said,), not said.over, said.over)
+    )
 
 
 def overall(states: str, modes: Modes = PLAIN) -> bool:
@@ -35,7 +39,7 @@ def overall(states: str, modes: Modes = PLAIN) -> bool:
 
 def test_a_limited_rule_s_status_carries_limit_remaining_and_reset():
     assert [Status(False, TEN, 6, 30)] == decide([verdict("ok")], Modes()).statuses
-    assert [Status(True, TEN, 0, 30)] == decide([verdict("over")], Modes()).statuses
+    assert [Status(True, TEN, 0, 30, 25)] == decide([verdict("over")], Modes()).statuses
 
 
 def test_no_rule_is_ok_without_a_limit():
@@ -48,7 +52,7 @@ def test_unlimited_is_ok_with_the_largest_remaining_and_no_limit():
 
 def test_shadow_mode_never_makes_the_request_over_limit():
     decision = decide([verdict("over", shadow_mode=True)], Modes())
-    assert [Status(False, TEN, 0, 30)] == decision.statuses
+    assert [Status(False, TEN, 0, 30, 25)] == decision.statuses
     assert not decision.over
     assert decision.verdicts[0].shadowed
     assert not decision.watched
@@ -98,12 +102,45 @@ def test_in_global_quota_mode_every_descriptor_is_a_quota_rule(over, states):
 def test_global_shadow_mode_lets_pass_and_keeps_the_statuses():
     decision = decide([verdict("over")], Modes(shadow_mode=True))
     assert (False, True) == (decision.over, decision.watched)
-    assert [Status(True, TEN, 0, 30)] == decision.statuses
+    assert [Status(True, TEN, 0, 30, 25)] == decision.statuses
     assert not decide([verdict("ok")], Modes(shadow_mode=True)).watched
 
 
+def several(*said: Outcome) -> Verdict:
+    limits = tuple(Limit.of(10, unit) for unit in list(Unit)[: len(said)])
+    hit, over = Hit("k", limits, 1), any(one.over for one in said)
+    return Verdict(ANY, Rule(limits, ("k",)), hit, Counted(said, not over, over))
+
+
+@pytest.mark.parametrize(("tightest", "said"), [
+    (1, [(False, 5, 9), (False, 4, 1)]),
+    (0, [(True, 1, 9), (False, 0, 1)]),
+    (1, [(True, 3, 1), (True, 3, 2)]),
+    (2, [(False, 9, 1), (False, 5, 1), (True, 5, 1)]),
+])  # fmt: skip
+def test_of_several_limits_the_tightest_is_told(tightest, said):
+    verdict = several(
+        *(Outcome(over, 0, 0, remaining, reset, 7 if over else 0) for over, remaining, reset in said)
+    )
+    (status,) = decide([verdict], PLAIN).statuses
+    _, remaining, reset = said[tightest]
+    assert (any(one[0] for one in said), list(Unit)[tightest], remaining, reset) == (
+        status.over,
+        status.limit.unit,
+        status.remaining,
+        status.reset_us,
+    )
+
+
+@pytest.mark.parametrize(("retry", "waits"), [(9, [3, 9]), (None, [3, None]), (3, [3, 0])])
+def test_what_several_limits_refuse_passes_when_the_last_of_them_lets_it(retry, waits):
+    verdict = several(*(Outcome(wait != 0, 0, 0, 0, 5, wait) for wait in waits))
+    assert retry == decide([verdict], PLAIN).statuses[0].retry_us
+
+
 def rule(name: str, *replaces: str, limit: Limit | None = TEN) -> Rule:
-    return Rule(limit, (name,), name=name, replaces=frozenset(replaces))
+    limits = () if limit is None else (Limit.of(10, Unit.MINUTE, name),)
+    return Rule(limits, (name,), replaces=frozenset(replaces))
 
 
 def test_a_replaced_rule_is_dropped_wherever_it_stands():
@@ -131,4 +168,19 @@ def test_rules_without_a_name_are_not_replaced():
     [(0, 0, 1), (0, 7, 8), (1, 8, 9), (1, 9, 10), (2, 5, 10), (1, 5, 9), (0, 10, 10), (0, 3, 1)],
 )
 def test_hits_above_the_share_of_the_limit_are_near_it(near, before, after):
-    assert near == near_limit_hits(Outcome(False, before, after, 10 - after, 1, 1), TEN, 0.8)
+    assert near == near_limit_hits(Outcome(False, before, after, 10 - after, 1), near_limit(10, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("near", "capacity", "ratio"),
+    [
+        (8, 10, 0.8),
+        (29, 100, 0.29),
+        (0, 5, 0.0),
+        (5, 5, 1.0),
+        (0, 0, 0.8),
+        (3_435_973_888, MAX_REQUESTS, 0.8),
+    ],
+)
+def test_what_is_near_a_limit_is_reckoned_in_single_precision_as_in_the_reference(near, capacity, ratio):
+    assert near == near_limit(capacity, ratio)

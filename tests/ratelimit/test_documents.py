@@ -10,20 +10,21 @@ from ratelimit.documents import domains
 from ratelimit.limit import Limit, Unit
 
 
-def load(*texts: str, merge_domains: bool = False):
+def load(*texts: str, merge_domains: bool = False, **more: bool):
     documents = [parse(text.encode(), f"{'abc'[i]}.yaml")[0] for i, text in enumerate(texts)]
-    return domains(documents, merge_domains=merge_domains)
+    return domains(documents, merge_domains=merge_domains, **more)
 
 
-def problems(*texts: str, merge_domains: bool = False) -> list[str]:
+def problems(*texts: str, merge_domains: bool = False, **more: bool) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        load(*texts, merge_domains=merge_domains)
+        load(*texts, merge_domains=merge_domains, **more)
     return [str(problem) for problem in caught.value.problems]
 
 
 JOINED = "already; the two are joined by `_`, and so compared"
 SHARED = "only the values that a wildcard matches can share a counter"
 UNITS = "one of `second`, `minute`, `hour`, `day`, `week`, `month`, `year`"
+OR_WINDOW = f"{UNITS}; or a `window`"
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,14 @@ UNITS = "one of `second`, `minute`, `hour`, `day`, `week`, `month`, `year`"
         ("- domain: d", "a.yaml:1:1: expected a mapping, got a list"),
         ("d", "a.yaml:1:1: expected a mapping, got text"),
         ("domain: [d]", "a.yaml:1:9: `domain`: expected text, got a list"),
-        ("domain: d\nlimits: []", "a.yaml:2:1: unknown field `limits`; known here: `domain`, `descriptors`"),
-        ("domain: d\nnothing:", "a.yaml:2:1: unknown field `nothing`; known here: `domain`, `descriptors`"),
+        (
+            "domain: d\nlimits: []",
+            "a.yaml:2:1: unknown field `limits`; known here: `domain`, `descriptors`, `all_or_nothing`, `together`",
+        ),
+        (
+            "domain: d\nsettings:",
+            "a.yaml:2:1: unknown field `settings`; known here: `domain`, `descriptors`, `all_or_nothing`, `together`",
+        ),
         ("domain: d\ndescriptors: {key: a}", "a.yaml:2:14: `descriptors`: expected a list, got a mapping"),
         ("domain: d\ndescriptors: [a]", "a.yaml:2:15: `descriptors[0]`: expected a mapping, got text"),
         ("domain: d\ndescriptors: [null]", "a.yaml:2:15: `descriptors[0]`: expected a mapping, got nothing"),
@@ -91,9 +98,12 @@ UNITS = "one of `second`, `minute`, `hour`, `day`, `week`, `month`, `year`"
         ),
         (
             "domain: d\ndescriptors: [{key: a, rate_limit: {requests_per_unit: 1}}]",
-            f"a.yaml:2:36: missing field `unit`; {UNITS}",
+            f"a.yaml:2:36: missing field `unit`; {OR_WINDOW}",
         ),
-        ("domain: d\ndescriptors: [{key: a, rate_limit: {}}]", f"a.yaml:2:36: missing field `unit`; {UNITS}"),
+        (
+            "domain: d\ndescriptors: [{key: a, rate_limit: {}}]",
+            f"a.yaml:2:36: missing field `unit`; {OR_WINDOW}",
+        ),
         (
             "domain: d\ndescriptors: [{key: a, rate_limit: {unit: minutes}}]",
             "a.yaml:2:43: `unit`: not a unit of time; did you mean `minute`?",
@@ -238,12 +248,12 @@ def test_a_null_is_as_if_the_field_were_not_there():
 def test_units_are_read_in_any_case(unit):
     for written in (unit.value, unit.value.upper(), unit.value.title()):
         text = f"domain: d\ndescriptors: [{{key: k, rate_limit: {{unit: {written}, requests_per_unit: 3, name: n}}}}]"
-        assert Limit(3, unit, unit.window_us, "n") == load(text)["d"].match((("k", "v"),)).limit
+        assert (Limit(3, unit, unit.window_us, "n"),) == load(text)["d"].match((("k", "v"),)).limits
 
 
 def test_requests_per_unit_is_zero_unless_given():
     rule = load("domain: d\ndescriptors: [{key: k, rate_limit: {unit: day}}]")["d"].match((("k", "v"),))
-    assert 0 == rule.limit.requests_per_unit
+    assert [0] == [limit.requests_per_unit for limit in rule.limits]
 
 
 def test_every_key_of_a_descriptor_reaches_its_rule():
@@ -260,7 +270,7 @@ descriptors:
     rate_limit: {unlimited: true, name: n, replaces: [{name: a}, {name: 7}]}
 """
     rule = load(text)["d"].match((("k", "v1"),))
-    assert (None, "n", True, True) == (rule.limit, rule.name, rule.shadow_mode, rule.quota_mode)
+    assert ((), True, True) == (rule.limits, rule.shadow_mode, rule.quota_mode)
     assert frozenset({"a", "7"}) == rule.replaces
     assert (True,) == rule.shared
     assert {"tier": "gold", "weight": 1.5, "nested": {"a": [1, None]}} == rule.metadata
@@ -274,7 +284,7 @@ descriptors:
   - {key: b, rate_limit: {<<: *slow, requests_per_unit: 2}}
 """
     domain = load(text)["d"]
-    assert [1, 2] == [domain.match(((key, ""),)).limit.requests_per_unit for key in "ab"]
+    assert [1, 2] == [domain.match(((key, ""),)).limits[0].requests_per_unit for key in "ab"]
 
 
 LABELS = """

@@ -30,7 +30,9 @@ async def test_an_unknown_domain_is_ok_with_a_status_for_each_descriptor(limits,
     from ratelimit.limiter import Limiter
 
     override = descriptor("a=1", limit=Limit.of(0, Unit.DAY))
-    decision = await Limiter(pure_store).decision(Request("x", (override, override)), limits("domain: d"))
+    decision = await Limiter(pure_store, pure_store).decision(
+        Request("x", (override, override)), limits("domain: d")
+    )
     assert (False, 2, []) == (decision.over, len(decision.statuses), pure_store.calls)
 
 
@@ -62,7 +64,7 @@ async def test_a_replaced_rule_is_not_counted(edge, pure_store, replacing):
     decision = await asked.ask("a=1", "b=1")
     assert not decision.over
     assert decision.statuses[0].limit is None
-    assert not [key for call in pure_store.calls for key in call if "1:a" in key.key]
+    assert not [hit for call in pure_store.calls for (hit,) in call if "1:a" in hit.name]
     assert (await asked.ask("a=1")).over
 
 
@@ -93,3 +95,71 @@ async def test_hits_of_the_request_and_of_a_descriptor(edge, descriptor):
         hits=4,
     )  # fmt: skip
     assert [6, 6, 4, 5] == [status.remaining for status in decision.statuses]
+
+
+# -- all or nothing ----------------------------------------------------------------------------------------------------
+
+TWO_RULES = f"[{{key: a, {MINUTE}}}, {{key: b, {MINUTE}}}, {{key: t, descriptors: [{{key: a, {MINUTE}}}]}}]"
+
+
+def all_or_nothing(edge, together=""):
+    asked = edge(TWO_RULES)
+    asked.limits.domains["d"].all_or_nothing = True
+    asked.limits.domains["d"].together = together
+    return asked
+
+
+async def test_a_refused_request_takes_from_each_limit_that_was_not_over(edge):
+    asked = edge(TWO_RULES)
+    await asked.ask("b=1", hits=2)
+    assert (await asked.ask("a=1", "b=1")).over
+    assert 0 == (await asked.ask("a=1")).statuses[0].remaining
+
+
+async def test_in_a_domain_of_all_or_nothing_a_refused_request_takes_nothing(edge):
+    asked = all_or_nothing(edge)
+    await asked.ask("b=1", hits=2)
+    refused = await asked.ask("a=1", "b=1")
+    assert ([False, True], 2) == ([status.over for status in refused.statuses], refused.statuses[0].remaining)
+    assert 1 == (await asked.ask("a=1")).statuses[0].remaining
+
+
+async def test_only_what_has_one_value_of_the_entry_together_is_decided_together(edge, pure_store):
+    asked = all_or_nothing(edge, together="t")
+    await asked.ask("t=1,a=1", "t=1,a=2", "t=2,a=3", "a=4", "b=5")
+    (groups,) = pure_store.calls
+    assert [2, 1, 1, 1] == [len(group) for group in groups]
+    assert 1 == len({hit.tag for hit in groups[0]})
+    assert groups[0][0].tag != groups[1][0].tag != ""
+
+
+async def test_answers_keep_the_order_of_the_descriptors_whatever_is_decided_together(edge):
+    asked = all_or_nothing(edge, together="t")
+    decision = await asked.ask("t=1,a=1", "a=4", "t=1,a=1", "none=1", "a=4")
+    assert [1, 1, 0, 0, 0] == [status.remaining for status in decision.statuses]
+
+
+# -- as the reference does ---------------------------------------------------------------------------------------------
+
+
+async def test_the_reference_counts_what_looks_alike_when_joined_together(edge):
+    asked = edge(f"[{{key: a, descriptors: [{{key: b, {MINUTE}}}]}}]", strict=True)
+    assert 1 == (await asked.ask("a=1_b_2,b=3")).statuses[0].remaining
+    assert 0 == (await asked.ask("a=1,b=2_b_3")).statuses[0].remaining
+
+
+async def test_a_limit_that_the_caller_brings_along_counts_what_it_refuses_as_the_reference_does(
+    edge, descriptor
+):
+    override = descriptor("a=1", limit=Limit.of(3, Unit.MINUTE))
+    for strict, remaining in ((True, 0), (False, 2)):
+        asked = edge("[]", strict=strict)
+        asked.limiter._store.states.clear()
+        await asked.ask(override)
+        await asked.ask(override, hits=9)
+        assert (
+            remaining
+            == (await asked.ask(descriptor("a=1", limit=Limit.of(3, Unit.MINUTE), own_hits=0)))
+            .statuses[0]
+            .remaining
+        )

@@ -16,6 +16,8 @@ from edgekeeper.yaml import parse
 from protos.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit.__main__ import SERVICE
 from ratelimit.config import RatelimitSection
+from ratelimit.headers import ResponseHeaders
+from ratelimit.limit import OnStoreError
 
 LIMIT = "rate_limit: {unit: minute, requests_per_unit: 1}"
 
@@ -82,9 +84,10 @@ def test_another_mode_is_another_generation(section, files):
             "\nquota_mode: true",
             "\nnear_limit_ratio: 0.5",
             "\nmerge_domains: true",
+            "\nresponse_headers: {ietf: true}",
         )
     }
-    assert 5 == len(names)
+    assert 6 == len(names)
 
 
 def test_the_section_s_modes_reach_the_generation(section, files):
@@ -97,6 +100,61 @@ def test_the_section_s_modes_reach_the_generation(section, files):
         modes.near_limit_ratio,
         modes.response_dynamic_metadata,
     )
+
+
+def test_the_section_s_headers_reach_the_generation(section, files):
+    files(a="domain: a")
+    text = "limits: [limits]\nresponse_headers: {nearest: true, reset: x-reset, retry_after: true}"
+    wanted = ResponseHeaders(("RateLimit-Limit", "RateLimit-Remaining", "x-reset"), retry_after=True)
+    assert wanted == SERVICE.build(section(text), DiskSources()).headers
+
+
+@pytest.mark.parametrize(("many", "more"), [(0, ""), (12, "\nreference_metrics: true")])
+def test_the_reference_s_metrics_are_shown_where_the_section_says_so(section, files, tmp_path, many, more):
+    files(a="domain: a")
+    chosen, runtime = section(f"limits: [limits]{more}"), Runtime(state=tmp_path, clock=ManualClock())
+    SERVICE.application(chosen, runtime, Snapshot(SERVICE.build(chosen, DiskSources())))
+    names = [family.name for family in runtime.registry.snapshot()]
+    assert many == len([name for name in names if name.startswith("ratelimit_service_")])
+
+
+def test_what_becomes_of_requests_without_a_store_reaches_the_generation(section, files):
+    files(a=f"domain: a\ndescriptors: [{{key: k, {LIMIT}}}]")
+    modes = SERVICE.build(
+        section("limits: [limits]\non_store_error: local\nlocal_processes: 3"), DiskSources()
+    ).modes
+    assert (OnStoreError.LOCAL, 3, False) == (modes.on_store_error, modes.local_processes, modes.strict)
+    modes = SERVICE.build(section(), DiskSources()).modes
+    assert (OnStoreError.ERROR, 1, False) == (modes.on_store_error, modes.local_processes, modes.strict)
+
+
+def test_the_workers_share_a_limit_unless_the_section_knows_better(section, files):
+    files(a="domain: a")
+    text = "limits: [limits]\nworkers: 4\nstore: {redis: {url: redis://127.0.0.1}}"
+    assert 4 == SERVICE.build(section(text), DiskSources()).modes.local_processes
+
+
+def test_a_strict_section_makes_strict_limits(section, files):
+    files(a=f"domain: a\ndescriptors: [{{key: k, {LIMIT}}}]")
+    generation = SERVICE.build(section("limits: [limits]\ncompat: strict"), DiskSources())
+    rule = generation.domains["a"].match((("k", "v"),))
+    assert (True, [True]) == (generation.modes.strict, [limit.counts_refused for limit in rule.limits])
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("compat: strict", "`all_or_nothing` contradicts `compat: strict`"),
+        ("store: {redis: {cluster: {addresses: ['127.0.0.1:1']}}}", "in a Redis cluster needs `together`"),
+        (
+            "store: {redis: {url: redis://a}, redis_per_second: {url: redis://b}}",
+            "what is in two stores cannot be decided together",
+        ),
+    ],
+)
+def test_a_section_that_all_or_nothing_contradicts(section, files, more, sentence):
+    files(a="domain: a\nall_or_nothing: true")
+    assert sentence in problems(section(f"limits: [limits]\n{more}"))[0]
 
 
 def test_domains_are_merged_when_the_section_says_so(section, files):

@@ -9,7 +9,7 @@ OK, OVER = Status(over=False), Status(over=True)
 
 
 def rule(**metadata: object) -> Rule:
-    return Rule(None, ("k",), metadata=metadata)
+    return Rule((), ("k",), metadata=metadata)
 
 
 def merged(*judged: tuple[Status, Rule | None]) -> object:

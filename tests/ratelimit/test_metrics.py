@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from edgekeeper.telemetry import Registry
 from ratelimit.decision import Modes
-from ratelimit.limit import Limit, Unit
+from ratelimit.descriptor import Descriptor, Request
+from ratelimit.limit import Limit, OnStoreError, Unit
+from ratelimit.limiter import Limiter, StoreAway
 from ratelimit.metrics import MAX_DETAILED, Metrics
 
 
@@ -66,6 +69,118 @@ async def test_shadow_mode_counts_what_it_lets_pass(counted):
     } == await counted(rule(1, "shadow_mode: true,"), "k=v", "k=v")
 
 
+async def test_near_one_of_several_limits_is_near(counted):
+    limits = "[{unit: minute, requests_per_unit: 100}, {unit: hour, requests_per_unit: 3}]"
+    found = await counted(f"[{{key: k, limits: {limits}}}]", *["k=v"] * 4)
+    assert (3, 1) == (found["within_limit_hits_total d k"], found["near_limit_hits_total d k"])
+    assert 1 == found["over_limit_hits_total d k"]
+
+
+async def test_hits_refused_with_their_group_are_neither_within_nor_over(edge):
+    asked, registry = (
+        edge(f"{rule(1)[:-1]}, {{key: l, rate_limit: {{unit: minute, requests_per_unit: 9}}}}]"),
+        Registry(),
+    )
+    asked.limits.domains["d"].all_or_nothing = True
+    metrics = Metrics(registry)
+    for _ in range(2):
+        decision = await asked.ask("k=v", "l=v")
+        metrics.observe(decision, asked.limits.modes, "d", domain_known=True)
+    found = samples(registry)
+    assert (2, 1) == (found["hits_total d l"], found["within_limit_hits_total d l"])
+    assert [] == [name for name in found if name.startswith("over") and name.endswith(" l")]
+
+
+@pytest.mark.parametrize(
+    ("hits", "near", "over"),
+    [((5, 1), 1, 1), ((3, 4), 1, 2), ((5, 3, 4), 1, 7), ((9,), 1, 4), ((4, 0), 0, 0)],
+)
+@pytest.mark.parametrize("shadow", ["", "shadow_mode: true,"])
+async def test_strictly_the_hits_that_still_had_room_are_near_and_not_over(
+    counted, descriptor, hits, near, over, shadow
+):
+    """base_limiter.go: of what crosses the limit, the part below it is near, and the rest over."""
+    asks = [descriptor("k=v", own_hits=number) for number in hits]
+    found = await counted(rule(5, shadow), *asks, strict=True)
+    assert (near, over) == (
+        found.get("near_limit_hits_total d k", 0),
+        found.get("over_limit_hits_total d k", 0),
+    )
+    assert (over if shadow else 0) == found.get("shadow_mode_hits_total d k", 0)
+
+
+async def test_refusals_that_the_store_was_not_asked_for_are_counted(edge):
+    asked, registry = edge(rule(0)), Registry()
+    decision = await asked.ask("k=v", hits=3)
+    verdict = decision.verdicts[0]
+    cached = msgspec.structs.replace(verdict, counted=msgspec.structs.replace(verdict.counted, cached=True))
+    Metrics(registry).observe(
+        msgspec.structs.replace(decision, verdicts=[cached, verdict], statuses=decision.statuses * 2),
+        asked.limits.modes,
+        "d",
+        domain_known=True,
+    )
+    found = samples(registry)
+    assert (3, 6) == (found["over_limit_cache_hits_total d k"], found["over_limit_hits_total d k"])
+
+
+class Away:
+    """A store that cannot tell."""
+
+    async def count(self, groups):
+        return [None] * len(groups)
+
+
+async def test_a_limit_that_the_caller_brought_along_is_degraded_as_an_override(limits, pure_store):
+    registry, found = Registry(), limits("domain: d", on_store_error=OnStoreError.ALLOW)
+    request = Request("d", (Descriptor((("k", "canary"),), limit=Limit.of(1, Unit.DAY)),))
+    decision = await Limiter(Away(), pure_store).decision(request, found)
+    assert Metrics(registry).observe(decision, found.modes, "d", domain_known=True)
+    assert 1 == samples(registry)["degraded_total d (override) allow"]
+
+
+async def asked_without_a_store(limits, pure_store, ask: str, metrics: Metrics, **modes: object) -> bool:
+    found = limits(
+        "domain: d\ndescriptors: ["
+        "{key: a, on_store_error: allow, rate_limit: {unit: day, requests_per_unit: 1}},"
+        "{key: b, on_store_error: deny, rate_limit: {unit: day, requests_per_unit: 1}},"
+        "{key: c, on_store_error: local, rate_limit: {unit: day, requests_per_unit: 1}},"
+        "{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]",
+        **modes,
+    )
+    request = Request("d", tuple(Descriptor(((key, "canary"),)) for key in ask))
+    decision = await Limiter(Away(), pure_store).decision(request, found)
+    return metrics.observe(decision, found.modes, "d", domain_known=True)
+
+
+async def test_what_the_store_had_no_part_in_is_counted_by_what_was_done(limits, pure_store):
+    registry = Registry()
+    metrics = Metrics(registry)
+    assert await asked_without_a_store(limits, pure_store, "abcx", metrics)
+    with pytest.raises(StoreAway) as raised:
+        await asked_without_a_store(limits, pure_store, "ack", metrics)
+    metrics.away("d", raised.value.verdicts)
+    assert {
+        "degraded_total d a allow": 1,
+        "degraded_total d b deny": 1,
+        "degraded_total d c local": 1,
+        "degraded_total d k error": 1,
+        "errors_total store": 1,
+        "decisions_total d b over_limit": 1,
+        "hits_total d c": 1,
+    } == {
+        name: value
+        for name, value in samples(registry).items()
+        if name.split("_")[0] in ("degraded", "errors", "hits") or name.startswith("decisions_total d b")
+    }
+
+
+async def test_an_answer_of_the_store_is_not_degraded(edge):
+    asked = edge(rule(1))
+    decision = await asked.ask("k=v", "x=y")
+    assert not Metrics(Registry()).observe(decision, asked.limits.modes, "d", domain_known=True)
+
+
 async def test_global_shadow_mode_counts_what_it_lets_pass(counted):
     found = await counted(rule(1), "k=v", "k=v", shadow_mode=True)
     assert (1, 1) == (found["global_shadow_mode_total"], found["decisions_total d k over_limit"])
@@ -93,6 +208,11 @@ async def test_what_no_rule_limits_has_labels_of_its_own(counted, descriptor):
 async def test_an_unknown_domain_is_counted_without_its_name(counted):
     found = await counted("[]", "x=1", domain_known=False)
     assert {"domain_not_found_total": 1, "responses_total ok": 1} == found
+
+
+async def test_an_unknown_domain_is_no_outage(edge):
+    asked = edge("[]")
+    assert not Metrics(Registry()).observe(await asked.ask("x=1"), Modes(), "d", domain_known=False)
 
 
 async def test_a_caller_s_value_never_becomes_a_label(counted):

@@ -56,7 +56,7 @@ def test_there_are_traces():
 @pytest.mark.parametrize(("documents", "domain", "trace"), CASES)
 async def test_a_trace_comes_true(documents, domain: str, trace: list[dict[str, Any]], store, clock):
     limits = Limits("g", domains(documents, merge_domains=False))
-    limiter = Limiter(store)
+    limiter = Limiter(store, store)
     for number, step in enumerate(trace):
         clock.advance(us=us(step["at"]) - clock.now_us())
         statuses = (await limiter.decision(request(domain, step), limits)).statuses

@@ -121,32 +121,84 @@ def test_any_bytes_are_a_request_or_one_named_error(content):
     assert request.descriptors
 
 
-limits = st.builds(Limit.of, st.integers(0, MAX_REQUESTS), st.sampled_from(list(Unit)), texts)
+limits = st.builds(
+    Limit,
+    st.integers(0, MAX_REQUESTS),
+    st.none(),
+    st.integers(1, Unit.YEAR.window_us),
+    texts,
+) | st.builds(Limit.of, st.integers(0, MAX_REQUESTS), st.sampled_from(list(Unit)), texts)
 statuses = st.builds(
     Status,
     st.booleans(),
     st.none() | limits,
-    st.integers(0, MAX_REQUESTS),
+    st.integers(0, 2**53),
     st.integers(0, 2 * Unit.YEAR.window_us),
 )
+headers = st.lists(st.tuples(texts, texts), max_size=3)
 
 
-@given(st.booleans(), st.lists(statuses, max_size=4))
-def test_an_answer_is_never_empty_and_its_code_is_explicit(over, given_statuses):
-    content = wire.response(Decision(over, given_statuses, []))
-    assert (b"\x08\x02" if over else b"\x08\x01") == content[:2]
-    message = rls_pb2.RateLimitResponse.FromString(content)
-    assert len(given_statuses) == len(message.statuses)
-    for status, sent in zip(given_statuses, message.statuses, strict=True):
-        assert (2 if status.over else 1) == sent.code
-        assert status.remaining == sent.limit_remaining
-        assert (
-            (status.limit is not None)
-            == sent.HasField("current_limit")
-            == sent.HasField("duration_until_reset")
+def as_protobuf(decision: Decision, more: list[tuple[str, str]], body: bytes) -> bytes:
+    """What protobuf makes of the same answer."""
+    code = {False: rls_pb2.RateLimitResponse.OK, True: rls_pb2.RateLimitResponse.OVER_LIMIT}
+    message = rls_pb2.RateLimitResponse(overall_code=code[decision.over], raw_body=body)
+    for status in decision.statuses:
+        sent = message.statuses.add(
+            code=code[status.over], limit_remaining=min(status.remaining, MAX_REQUESTS)
         )
         if status.limit is not None:
-            assert status.reset_us == sent.duration_until_reset.ToMicroseconds()
+            unit = status.limit.unit.name if status.limit.unit is not None else "UNKNOWN"
+            sent.current_limit.requests_per_unit = status.limit.requests_per_unit
+            sent.current_limit.unit = rls_pb2.RateLimitResponse.RateLimit.Unit.Value(unit)
+            sent.current_limit.name = status.limit.name
+            sent.duration_until_reset.SetInParent()
+            sent.duration_until_reset.seconds = -(-status.reset_us // 1_000_000)
+    for name, value in more:
+        message.response_headers_to_add.add(key=name, value=value)
+    return message.SerializeToString(deterministic=True)
+
+
+@given(st.booleans(), st.lists(statuses, max_size=4), headers, st.binary(max_size=300))
+@example(False, [], [], b"")
+@example(True, [Status(True, Limit.of(0, Unit.SECOND), 0, 0)], [("", "")], b"x" * 300)
+@example(False, [Status(False, Limit.of(1, Unit.YEAR, "n" * 200), 2**14, 2**14 * 1_000_000)], [], b"")
+@example(
+    False, [Status(False, None, 2**bits + more) for bits in (7, 14, 21, 28) for more in (-1, 0)], [], b""
+)
+def test_an_answer_is_what_protobuf_makes_of_it_and_its_code_is_explicit(over, given_statuses, more, body):
+    decision = Decision(over, given_statuses, [])
+    content = wire.response(decision, more, body)
+    assert as_protobuf(decision, more, body) == content
+    assert (b"\x08\x02" if over else b"\x08\x01") == content[:2]
+
+
+@pytest.mark.parametrize(("reset_us", "seconds"), [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2)])
+def test_the_time_until_the_reset_is_told_in_whole_seconds_so_that_nobody_comes_too_early(reset_us, seconds):
+    content = wire.response(Decision(False, [Status(False, Limit.of(1, Unit.DAY), 1, reset_us)], []))
+    (status,) = rls_pb2.RateLimitResponse.FromString(content).statuses
+    assert status.HasField("duration_until_reset")
+    assert (seconds, 0) == (status.duration_until_reset.seconds, status.duration_until_reset.nanos)
+
+
+def test_a_window_that_no_unit_has_goes_out_as_unknown():
+    limit = Limit(10, None, 10_000_000, "ten-in-ten")
+    (status,) = rls_pb2.RateLimitResponse.FromString(
+        wire.response(Decision(False, [Status(False, limit, 1, 1)], []))
+    ).statuses
+    assert (0, "ten-in-ten") == (status.current_limit.unit, status.current_limit.name)
+
+
+def test_headers_body_and_metadata_go_out_together():
+    content = wire.response(
+        Decision(True, [Status(True)], []), [("a", "1"), ("a", "é")], b"no \xff", {"domain": "d"}
+    )
+    message = rls_pb2.RateLimitResponse.FromString(content)
+    assert [("a", "1"), ("a", "é")] == [(each.key, each.value) for each in message.response_headers_to_add]
+    assert (b"no \xff", "d", 2) == (
+        message.raw_body,
+        message.dynamic_metadata["domain"],
+        message.overall_code,
+    )
 
 
 def test_a_limited_status_says_all_that_envoy_s_headers_need():
@@ -158,7 +210,7 @@ def test_a_limited_status_says_all_that_envoy_s_headers_need():
                 "code": "OK",
                 "current_limit": {"requests_per_unit": 10, "unit": "WEEK", "name": "per-week"},
                 "limit_remaining": 7,
-                "duration_until_reset": "30.500s",
+                "duration_until_reset": "31s",
             }
         ],
     } == decoded(wire.response(Decision(False, [status], [])))
@@ -180,4 +232,4 @@ def test_every_unit_goes_out_by_its_name(unit):
 
 def test_metadata_becomes_a_struct():
     metadata = {"domain": "d", "list": ["a", 1], "map": {"none": None, "yes": True}}
-    assert metadata == decoded(wire.response(Decision(False, [], []), metadata))["dynamic_metadata"]
+    assert metadata == decoded(wire.response(Decision(False, [], []), metadata=metadata))["dynamic_metadata"]

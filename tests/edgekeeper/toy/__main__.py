@@ -16,7 +16,7 @@ import click
 from edgekeeper.config import Many, Model, Place, validated
 from edgekeeper.errors import ConfigError, OperatorError
 from edgekeeper.rpc import Call, Method, UnaryMethod
-from edgekeeper.service import Component, Runtime, Section, Service, Snapshot
+from edgekeeper.service import Component, Control, Done, Runtime, Section, Service, Snapshot, Text
 from edgekeeper.yaml import parse
 
 NAME = str(__package__)
@@ -140,6 +140,26 @@ def words(application: Application, parameters: Mapping[str, str]) -> object:
     return {"pid": os.getpid(), "words": current.words.decode(), "letters": letters}
 
 
+def page(_application: Application, parameters: Mapping[str, str]) -> Text:
+    """Answer an operator in text."""
+    return Text(f"page of {parameters.get('of', 'nobody')}\n")
+
+
+async def play(application: Application, body: bytes) -> Done:
+    """Do what the body says: `wait 0.1`, `block 3`, `refuse`, `fail TEXT`, or nothing but count and answer."""
+    word, _, rest = body.decode().partition(" ")
+    if word == "refuse":
+        raise OperatorError("the toy refuses")
+    if word == "fail":
+        raise ValueError(rest)
+    if word == "wait":
+        await asyncio.sleep(float(rest))
+    if word == "block":
+        select.select([], [], [], float(rest))
+    application._asked.value += 1
+    return Done({"pid": os.getpid(), "length": len(body)}, 429 if word == "over" else 200, f"played {word}")
+
+
 def _fail(section: ToySection, where: str) -> None:
     if section.fail_in == where:
         raise ValueError(CANARY)
@@ -153,7 +173,8 @@ SERVICE = Service(
     application=Application,
     commands=click.Group(name=NAME, help=f"Play.\n\n\b\nExample:  edgekeeper {NAME}"),
     documents={f"{NAME}_greeting": Greeting},
-    asks={"words": words},
+    asks={"words": words, "page": page},
+    controls={"play": Control(play), "all": Control(play, everywhere=True)},
 )
 
 if __name__ == "__main__":
