@@ -4,7 +4,8 @@ BIN := .venv/bin
 # not those that start processes, since they wait for drains, nor those that try thousands of cases
 SLOW := $(addprefix --ignore tests/,$(addprefix edgekeeper/,test_process.py test_supervisor.py test_restart.py test_overload.py \
   test_mistreatment.py test_records.py test_questions.py test_otlp.py reload) $(addprefix authz/,abuse keys replay tokens test_examples.py test_explain.py \
-  test_ip_sets.py test_mtls.py test_recorded.py test_speed.py test_trials.py test_wire_exact.py))
+  test_ip_sets.py test_mtls.py test_recorded.py test_speed.py test_trials.py test_wire_exact.py) $(addprefix ratelimit/,redis reference \
+  store_contract test_bounds.py test_examples.py test_speed.py test_traces.py))
 UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos $(SLOW)
 LINT := . protos/generate
 
@@ -23,8 +24,8 @@ test: .venv/test .venv/judge .venv/newest  ## every test; those of the faults by
 check: .venv/test .venv/judge  ## format, lint, types, house rules, unit tests
 	@$(BIN)/ruff format --check $(LINT) && $(BIN)/ruff check $(LINT) && $(BIN)/mypy && $(BIN)/python protos/generate --check && $(BIN)/pytest -q -n 2 $(UNIT)
 
-bench: .venv/test  ## what one request, its metrics, and one line of a record cost in our own code
-	@$(BIN)/python bench/hot_path.py && $(BIN)/python bench/decide.py && $(BIN)/python bench/records.py && $(BIN)/python bench/telemetry.py
+bench: .venv/test  ## what one request, its metrics, its counters and one line of a record cost
+	@$(BIN)/python bench/hot_path.py && $(BIN)/python bench/decide.py && $(BIN)/python bench/limits.py && $(BIN)/python bench/stores.py && $(BIN)/python bench/records.py && $(BIN)/python bench/telemetry.py
 
 soak: .venv/test  ## every fault and every soak at full size; the result is kept under bench/results/
 	@$(BIN)/python bench/soak.py

@@ -31,6 +31,7 @@ from edgekeeper.sums import Sums
 from edgekeeper.telemetry import Registry, render
 from edgekeeper.tracing import Tracer
 from ratelimit.algorithms import Outcome
+from ratelimit.counting import Counted, Hit
 from ratelimit.decision import Decision, Modes, Status, Verdict
 from ratelimit.descriptor import Descriptor
 from ratelimit.limit import Limit, Rule, Unit
@@ -116,9 +117,10 @@ def requests() -> list[Variant]:
 
 
 def of_two_descriptors() -> Decision:
-    limit, outcome = Limit.of(100, Unit.MINUTE), Outcome(False, 1, 2, 98, 1_000_000, 2_000_000)  # noqa: FBT003
+    limit, outcome = Limit.of(100, Unit.MINUTE), Outcome(False, 1, 2, 98, 1_000_000)  # noqa: FBT003
+    hit, counted = Hit("x", (limit,), 1), Counted((outcome,), taken=True, over=False)
     verdicts = [
-        Verdict(Descriptor((("a", "b"),)), Rule(limit, path), limit, 1, outcome)
+        Verdict(Descriptor((("a", "b"),)), Rule((limit,), path), hit, counted)
         for path in (("masked_remote_address",), ("tenant", "tier"))
     ]
     statuses = [Status(over=False, limit=limit, remaining=98)] * 2
