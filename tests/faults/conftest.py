@@ -359,6 +359,12 @@ def place() -> Iterator[Callable[[], Path]]:
         shutil.rmtree(path)
 
 
+@pytest.fixture(scope="session")
+def serving() -> type[Serve]:
+    """The class itself, for who keeps one in a way of their own."""
+    return Serve
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def serve(place: Callable[[], Path]) -> AsyncIterator[Serve]:
     """The three services and the weak one, for tests that leave them well."""

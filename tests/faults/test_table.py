@@ -24,7 +24,7 @@ def collected() -> set[str]:
 
 
 def test_every_row_is_there_once_in_its_order():
-    assert [*range(1, 25), *range(57, 68)] == [row["row"] for row in TABLE]
+    assert [*range(1, 25), *range(35, 49), *range(57, 69)] == [row["row"] for row in TABLE]
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: str(row["row"]))

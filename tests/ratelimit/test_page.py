@@ -1,6 +1,7 @@
 """docs/ratelimit*.md name what the code has, and nothing that it has not; what they draw comes true."""
 
 import re
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,8 @@ from ratelimit.store.over_limit import OverLimitStore
 from ratelimit.store.redis.shipment import Stats
 from ratelimit.store_metrics import watch_memory, watch_over_limit_cache, watch_redis
 
-PAGES = sorted((Path(__file__).parents[2] / "docs").glob("ratelimit*.md"))
+TESTS = Path(__file__).parents[1]
+PAGES = sorted((TESTS.parent / "docs").glob("ratelimit*.md"))
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 NAMED = set(re.findall(r"`([^`\n]+)`", TEXT))
 
@@ -45,6 +47,21 @@ def test_every_metric_stands_in_the_page_and_no_other(clock) -> None:
 def test_every_key_of_a_model_stands_in_the_page(model) -> None:
     inherited = set(Section.model_fields) if issubclass(model, Section) else set()
     assert set() == {field.alias or name for name, field in model.model_fields.items()} - inherited - NAMED
+
+
+@cache
+def names_in(file: Path) -> frozenset[str]:
+    return frozenset(re.findall(r"^\s*(?:async )?def (test_\w+)\(", file.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("heading", ["Promises", "What is promised"])
+def test_each_promise_names_tests_that_exist(heading):
+    (section,) = re.findall(rf"^##+ {heading}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 8
+    assert [] == [row for row in rows if "::test_" not in row]
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", section)
+    assert [] == [f"{file}::{test}" for file, test in named if test not in names_in(TESTS / file)]
 
 
 SECOND = 1_000_000

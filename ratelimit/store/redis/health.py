@@ -1,11 +1,16 @@
 """What a lane knows of its server: whether it counts, since when not and why, and what an operator is told. Edge."""
 
 import logging
+from typing import Final
 
 from ratelimit.breaker import Breaker
 from ratelimit.failures import Failure, Kind
 
-__all__ = ["Health"]
+__all__ = ["QUIET_US", "Health"]
+
+QUIET_US: Final = 5_000_000
+"""For so long after an outage that was told, another one is not: a server that comes and goes, or that refuses to write
+and not to read, would be told of with every probe. One that lasts is."""
 
 
 class Health:
@@ -17,6 +22,7 @@ class Health:
         self.advice = ""
         self._log = log
         self._is_told = False
+        self._quiet_until_us = 0
 
     def trouble(self, *, is_connected: bool) -> str:
         """Return why the server does not count; empty: it does. One failed call is no trouble."""
@@ -34,11 +40,13 @@ class Health:
         """A call, or an attempt to connect, failed."""
         self.failure = failure
         self.breaker.failed(now_us, surely=failure.kind.is_sure)
-        if self.breaker.is_open and not self._is_told:
+        if self.breaker.is_open and not self._is_told and now_us >= self._quiet_until_us:
             self._is_told = True
             self._log.error(
                 "Redis does not count", extra={"kind": failure.kind.value, "detail": failure.sentence}
             )
+        if self._is_told:
+            self._quiet_until_us = now_us + QUIET_US
 
     def reached(self, where: str, advice: str) -> None:
         """A new connection answers."""
