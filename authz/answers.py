@@ -35,13 +35,13 @@ def _said(answer: msgspec.Struct) -> tuple[Any, ...]:
     return tuple(value for name, value in msgspec.structs.asdict(answer).items() if name not in _MADE)
 
 
-_MADE: Final = frozenset({"begun", "encoded"})
+_MADE: Final = frozenset({"more", "encoded"})
 
 
 class Allowed(_Answer, frozen=True, eq=False, gc=False):
     """The request passes, changed so. `encoded` is the message without metadata, where it was made before.
 
-    `begun` is an encoded allowance that sets the first of the same headers, removes the same, and does nothing else.
+    `more` are the last of the headers in `set`, where `encoded` has all else.
     """
 
     set: tuple[Header, ...] = ()
@@ -50,7 +50,7 @@ class Allowed(_Answer, frozen=True, eq=False, gc=False):
     response_add: tuple[Header, ...] = ()
     query_set: tuple[Header, ...] = ()
     query_remove: tuple[str, ...] = ()
-    begun: "Allowed | None" = None
+    more: tuple[Header, ...] = ()
     encoded: bytes = b""
 
     effect: ClassVar[str] = "allow"
@@ -66,6 +66,7 @@ class Denied(_Answer, frozen=True, eq=False, gc=False):
     encoded: bytes = b""
 
     effect: ClassVar[str] = "deny"
+    more: ClassVar[tuple[Header, ...]] = ()
 
 
 Answer = Allowed | Denied

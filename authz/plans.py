@@ -148,6 +148,9 @@ class AllowPlan:
     plain: bool = field(init=False, compare=False, repr=False)
     """Whether it sets and removes headers of the request, and changes nothing else, as most do."""
 
+    opened: bytes = field(init=False, compare=False, repr=False)
+    """The message of an allowance that removes these headers; empty: nothing encodes it."""
+
     begun: str = field(init=False, compare=False, repr=False)
     """What names the headers that `set` begins with and that depend on who calls alone; empty: there are none."""
 
@@ -173,6 +176,8 @@ class AllowPlan:
         removed = tuple(sorted({*self.remove, *self.protected} - changed))
         object.__setattr__(self, "removed", removed)
         object.__setattr__(self, "plain", not any(more))
+        opened = self.encode(Allowed(remove=removed)) if self.encode is not None else b""
+        object.__setattr__(self, "opened", opened)
         object.__setattr__(self, "first", first)
         object.__setattr__(self, "holes", _holes(self.set))
         object.__setattr__(self, "rest", _holes(self.set[len(first) :]))
@@ -216,16 +221,15 @@ class AllowPlan:
 
     def _set(self, context: Context) -> Allowed:
         """Return the allowance of a plain plan; an empty value is `filled`'s."""
-        begun: Allowed | None = None
         headers: list[Header] = []
-        holes = self.holes
+        begun, holes, encoded = (), self.holes, self.opened
         if self.begun:
             identity = (context.known or context.outcome).identity or context.identity  # which raises
-            begun = identity.kept.get(self.begun) or self._first(identity, context)
-            if begun is not None:
+            kept = identity.kept.get(self.begun) or self._first(identity, context)
+            if kept is not None:
                 if not self.rest:
-                    return begun
-                headers, holes = [*begun.set], self.rest
+                    return kept
+                begun, holes, encoded = kept.set, self.rest, kept.encoded
         row, segments = context.row, context.segments
         for name, template, lone, of_path in holes:
             # most holes are a name, and most values plain: these need neither the engine nor what it costs
@@ -240,7 +244,9 @@ class AllowPlan:
             if not text:
                 return self.filled(lambda each: _value(each, context), lambda _: "")
             headers.append((name, text))
-        return Allowed(tuple(headers), self.removed, begun=begun)
+        more = tuple(headers)
+        # all fields in their order: names of arguments cost as much as the arguments
+        return Allowed(begun + more, self.removed, (), (), (), (), more if encoded else (), encoded)
 
     def _first(self, identity: Identity, context: Context) -> Allowed | None:
         """Return the allowance of the headers that depend on who calls alone; None: it is not to be kept."""

@@ -5,14 +5,16 @@ its length only (protobuf, "Encoding"). So protobuf serializes each field once f
 request are put behind it. Pure: no I/O, no clock.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from authz.answers import Allowed
 from authz.decision import Decision
 from authz.identity import MAX_KEPT_BYTES, Identity
 from authz.wire import messages
 from edgekeeper.errors import Bug
+from protos.envoy.config.core.v3 import base_pb2
 from protos.envoy.service.auth.v3 import external_auth_pb2
 
 __all__ = ["response"]
@@ -20,6 +22,20 @@ __all__ = ["response"]
 # Everything that is kept is bounded, in number and in size: it may be of a length that a client chose.
 _KEPT: Final = 1024
 _MOST_KEPT: Final = 64
+
+
+class _Kept(dict[Any, bytes]):
+    """Pieces by what they are made of; to look one up costs half of what `lru_cache` does."""
+
+    def __init__(self, make: Callable[..., bytes]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: tuple[Any, ...]) -> bytes:
+        if len(self) >= _KEPT:
+            self.clear()
+        made = self[key] = self._make(*key)
+        return made
 
 
 def response(decision: Decision) -> bytes:
@@ -32,18 +48,21 @@ def response(decision: Decision) -> bytes:
     if not decision.rule and answer.effect == "allow":
         raise Bug("an allowance without a rule")
     identity = outcome.identity if outcome is not None else None
-    decision_id = decision.decision_id.encode()
+    raw = decision.decision_id.encode()
     pieces = [
         answer.encoded or (_allowed(answer) if type(answer) is Allowed else messages.answer(answer)),
-        _head(decision.policy, decision.rule, answer.effect, decision.reason, decision.generation),
+        _HEAD[decision.policy, decision.rule, answer.effect, decision.reason, decision.generation],
         (identity.kept.get(_CALLER) or _caller(identity)) if identity is not None else _NOBODY,
-        _before_metadata("decision_id", len(decision_id)),
-        decision_id,
+        _BEFORE_METADATA["decision_id", len(raw)],
+        raw,
     ]
+    for name, value in answer.more:
+        raw = value.encode()
+        pieces += (_BEFORE_HEADER[name, len(raw)], raw)
     for name, value in decision.metadata.items():
         if type(value) is str:
             raw = value.encode()
-            pieces += (_before_metadata(name, len(raw)), raw)
+            pieces += (_BEFORE_METADATA[name, len(raw)], raw)
         else:
             pieces.append(messages.metadata({name: value}))
     if decision.shadow:
@@ -51,12 +70,14 @@ def response(decision: Decision) -> bytes:
     return b"".join(pieces)
 
 
-@lru_cache(maxsize=_KEPT)
 def _head(policy: str, rule: str, effect: str, reason: str, generation: str) -> bytes:
     """Return the part of the metadata that many decisions share."""
     return messages.metadata(
         {"policy": policy, "rule": rule, "effect": effect, "reason": reason, "generation": generation}
     )
+
+
+_HEAD: Final = _Kept(_head)
 
 
 def _caller(identity: Identity) -> bytes:
@@ -82,7 +103,6 @@ _shadow = lru_cache(maxsize=_KEPT)(messages.shadow)
 # -- metadata ---------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=_KEPT)
 def _before_metadata(name: str, size: int) -> bytes:
     """Return what stands before the text of a metadata field."""
     return _without(messages.metadata({name: "x" * size}), size)
@@ -92,55 +112,48 @@ def _without(message: bytes, size: int) -> bytes:
     return message[: len(message) - size]
 
 
+_BEFORE_METADATA: Final = _Kept(_before_metadata)
+
+
 # -- allowances -------------------------------------------------------------------------------------------------------
 
 
 def _allowed(allowed: Allowed) -> bytes:
     """Return the message of an allowance, equal to that of `messages.allowed`: status, headers, all the rest."""
-    begun = allowed.begun
-    if begun is not None:  # and so it changes nothing but headers of the request
-        made = begun.encoded
-        ok, headers = made[4 if made[3] < 128 else 5 :], allowed.set[len(begun.set) :]  # behind `_BEFORE_OK`
-    elif allowed.response_set or allowed.response_add or allowed.query_set or allowed.query_remove:
+    if allowed.response_set or allowed.response_add or allowed.query_set or allowed.query_remove:
         return messages.answer(allowed)
-    else:
-        removed = _removed if len(allowed.remove) <= _MOST_KEPT else _made_removed
-        ok, headers = removed(allowed.remove), allowed.set
-    for name, value in headers:
+    removed = _removed if len(allowed.remove) <= _MOST_KEPT else _made_removed
+    pieces = [removed(allowed.remove)]
+    for name, value in allowed.set:
         raw = value.encode()
-        ok += _before_header(name, len(raw)) + raw + _BEHIND_HEADER
-    return _BEFORE_OK + _varint(len(ok)) + ok
+        pieces += (_BEFORE_HEADER[name, len(raw)], raw)
+    return b"".join(pieces)
 
 
-# the explicit status OK, and the tag of the `ok_response`, whose length follows
-_BEFORE_OK: Final = messages.answer(Allowed())[:-1]
-
-
-@lru_cache(maxsize=_KEPT)
-def _varint(number: int) -> bytes:
-    """Return a length as it stands on the wire: seven bits a byte, the lowest first."""
-    if number < 128:
-        return bytes((number,))
-    return bytes((number & 127 | 128,)) + _varint(number >> 7)
-
-
-def _header(name: str, value: str) -> bytes:
-    """Return an `OkHttpResponse` of nothing but one request header that is overwritten."""
-    ok = external_auth_pb2.OkHttpResponse(headers=messages.request_headers([(name, value)]))
-    return ok.SerializeToString()
-
-
-_BEHIND_HEADER: Final = _header("x", "y").partition(b"y")[2]
-
-
-@lru_cache(maxsize=_KEPT)
 def _before_header(name: str, size: int) -> bytes:
-    """Return what stands before the value of a request header that is overwritten."""
-    return _without(_header(name, "x" * size), size + len(_BEHIND_HEADER))
+    """Return what stands before the value of a request header that is overwritten: all else of its message."""
+    option = messages.request_headers([(name, "x" * size)])[0]
+    whole = _ok(option)
+    option.ClearField("header")
+    behind = option.SerializeToString()  # fields may come in any order, and so the value comes last
+    value = whole[: len(whole) - len(behind)]
+    option.Clear()
+    option.header.key, option.header.value = name, "x" * size
+    at = len(value) - option.ByteSize()
+    return value[:at] + behind + _without(value[at:], size)
+
+
+def _ok(option: base_pb2.HeaderValueOption) -> bytes:
+    """Return a `CheckResponse` of nothing but this option, to be put behind one with a status."""
+    ok = external_auth_pb2.OkHttpResponse(headers=[option])
+    return external_auth_pb2.CheckResponse(ok_response=ok).SerializeToString()
+
+
+_BEFORE_HEADER: Final = _Kept(_before_header)
 
 
 def _made_removed(names: tuple[str, ...]) -> bytes:
-    return external_auth_pb2.OkHttpResponse(headers_to_remove=names).SerializeToString()
+    return messages.answer(Allowed(remove=names))
 
 
 _removed = lru_cache(maxsize=_KEPT)(_made_removed)
