@@ -39,8 +39,9 @@ def addressed(policies: Policies, request: Attributes) -> Addressed:
         host, port = host_of(request.host)
     except NotCanonical as error:
         raise Refused("request.bad_host", detail=str(error)) from None
-    policy = policy_of(policies, request, host)
-    options = request.lines("connection")
+    named = request.route_policy is not None  # as few are
+    policy = policy_of(policies, request, host) if named else policies.hosts.nearest(host)
+    options = request.options
     if options and policy is not None and _strips_trusted(options, policy):
         raise Refused("request.not_http", policy, "`connection` names a trusted header, or too many")
     try:

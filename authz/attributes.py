@@ -78,6 +78,11 @@ class Attributes:
         """The policy that Envoy's route names; None: it names none."""
         return self.context_extensions.get("policy")
 
+    @cached_property
+    def options(self) -> Sequence[str]:
+        """The values of `connection`."""
+        return self.lines("connection")
+
     @property
     def too_large(self) -> bool:
         """Whether the target is more than a policy looks at."""

@@ -204,23 +204,8 @@ class AllowPlan:
             EvaluationError: Operator error: a hole has no value, or none that fits.
             Unidentified: Client error: a hole names who calls, and that is not known.
         """
-        request = context.request
-        if self.plain and not request.unusual:
-            return self.constant or self._set(context)
-        spelled = self._spelled(request.unusual) if request.unusual else ()
-        written = self._written(request) if self.query_set or self.query_remove else ()
-        if self.constant is not None and not spelled and not written:
-            return self.constant
-        return self.filled(
-            lambda template: _value(template, context),
-            lambda template: _parameter(template, context),
-            spelled,
-            written,
-            context,
-        )
-
-    def _set(self, context: Context) -> Allowed:
-        """Return the allowance of a plain plan; an empty value is `filled`'s."""
+        if not self.plain or self.constant is not None or context.request.unusual:
+            return self._answer(context)
         headers: list[Header] = []
         begun, holes, encoded = (), self.holes, self.opened
         if self.begun:
@@ -247,6 +232,21 @@ class AllowPlan:
         more = tuple(headers)
         # all fields in their order: names of arguments cost as much as the arguments
         return Allowed(begun + more, self.removed, (), (), (), (), more if encoded else (), encoded)
+
+    def _answer(self, context: Context) -> Allowed:
+        """Return what `answer` does, of any plan for any request; an empty value is `filled`'s."""
+        request = context.request
+        spelled = self._spelled(request.unusual) if request.unusual else ()
+        written = self._written(request) if self.query_set or self.query_remove else ()
+        if self.constant is not None and not spelled and not written:
+            return self.constant
+        return self.filled(
+            lambda template: _value(template, context),
+            lambda template: _parameter(template, context),
+            spelled,
+            written,
+            context,
+        )
 
     def _first(self, identity: Identity, context: Context) -> Allowed | None:
         """Return the allowance of the headers that depend on who calls alone; None: it is not to be kept."""

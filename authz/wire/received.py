@@ -54,12 +54,15 @@ def attributes(request: bytes) -> Attributes:
         "target": http.path or _pseudo(places, lines, ":path"),
         # `:authority` wins over a `host` header that came along (RFC 9113 8.3.1)
         "host": http.host or _pseudo(places, lines, ":authority"),
-        # a key stands in the bytes as it is, and to look for it costs less than to ask for the map
-        "route_policy": context.context_extensions.get("policy") if b"policy" in request else None,
+        # a key stands in the bytes as it is, and to look for it costs less than to ask for the map (`in` raises within first)
+        "route_policy": context.context_extensions.get("policy") if request.find(b"policy") >= 0 else None,
         "message": context,
         "places": places,
         "entries": lines,
+        "options": (),
     }
+    if layout.hops:  # it is looked at when it is asked for
+        del values["options"]
     _set(received, "__dict__", values)
     return received
 
@@ -79,13 +82,14 @@ _set: Final = object.__setattr__
 class _Layout:
     """The names of headers in one order, each its own twin and there once."""
 
-    __slots__ = ("cuts", "places", "text")
+    __slots__ = ("cuts", "hops", "places", "text")
 
     def __init__(self, heads: Sequence[bytes], names: Sequence[str]) -> None:
         # what entries begin with, all in a row: of another length or content each, they are no such text
         self.text = b"".join(heads)
         self.cuts = [slice(len(head)) for head in heads]
         self.places = {name: at for at, name in enumerate(names)}
+        self.hops = "connection" in self.places
 
 
 Places = Mapping[str, int]
@@ -221,6 +225,7 @@ class _Received(Attributes):
     entries: Lines
     unusual = ()
 
+    options = _Later(lambda r: r.lines("connection"))
     context_extensions = _Later(lambda r: dict(r.message.context_extensions))
     headers = _Later(lambda r: _Lines(r.places, r.entries))
     scheme = _Later(lambda r: r.message.request.http.scheme or _pseudo(r.places, r.entries, ":scheme"))
