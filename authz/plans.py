@@ -25,7 +25,8 @@ __all__ = ["BAD_URL", "AllowPlan", "DenyPlan", "Templates"]
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # Spaces at the ends are no part of a value (RFC 9110 5.5): whoever reads it drops them, and ` root` becomes `root`. Some
 # drop what Unicode calls a space, as Go's TrimSpace.
-_PLAIN_VALUE: Final = re.compile(rf"[!-~](?:[ -~]{{0,{MAX_VALUE_BYTES - 2}}}[!-~])?\Z").match
+# A `%` may be that of a kept slash in a segment.
+_PLAIN_VALUE: Final = re.compile(rf"[!-$&-~](?:[ -$&-~]{{0,{MAX_VALUE_BYTES - 2}}}[!-$&-~])?\Z").match
 BAD_URL: Final = re.compile(r"[^\x21-\x7e]|[\"<>\\^`{|}]")
 """Signs that no redirect holds: RFC 3986 has them in no URL."""
 
@@ -215,19 +216,17 @@ class AllowPlan:
                 if not self.rest:
                     return kept
                 begun, holes, encoded = kept.set, self.rest, kept.encoded
-        row, segments = context.row, context.segments
+        places, segments = context.row.places, context.segments
         for name, template, lone, of_path in holes:
             # most holes are a name, and most values plain: these need neither the engine nor what it costs
             if of_path:
-                text: Any = segments[row.places[lone]]
-                if "%" in text:  # a kept slash
-                    text = row.parameter(lone, segments)
+                text: Any = segments[places[lone]]
             else:
                 text = context.value(lone) if lone else template.constant
             if type(text) is not str or not _PLAIN_VALUE(text):
                 text = _value(template, context)
-            if not text:
-                return self.filled(lambda each: _value(each, context), lambda _: "")
+                if not text:
+                    return self.filled(lambda each: _value(each, context), lambda _: "")
             headers.append((name, text))
         more = tuple(headers)
         # all fields in their order: names of arguments cost as much as the arguments
@@ -268,15 +267,13 @@ class AllowPlan:
             Unidentified: Client error: a hole names who calls, and that is not known.
         """
         found: dict[str, Any] = {}
-        row, segments = context.row, context.segments
+        places, segments = context.row.places, context.segments
         for name, template, lone, of_path in self.told:
             if of_path:
-                value: Any = segments[row.places[lone]]
-                if "%" in value:  # a kept slash
-                    value = row.parameter(lone, segments)
+                value: Any = segments[places[lone]]
             else:
                 value = context.value(lone) if lone else template.constant
-            if type(value) is not str or not value.isascii() or "\0" in value:
+            if type(value) is not str or not _PLAIN_VALUE(value):
                 value = template.value(context.activation)
             found[name] = value
         return found
