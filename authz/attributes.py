@@ -25,9 +25,9 @@ def text_of(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attributes:
-    """The normalised request.
+    """The normalised request, which nobody changes (to be frozen makes each of its fields cost three times as much).
 
     `target` is Envoy's `:path`, with the query, and empty for CONNECT. `host` is as it was sent. `headers` maps
     lower-case names, without pseudo-headers, to the values of each line. `source_address` is the address of the

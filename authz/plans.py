@@ -208,7 +208,8 @@ class AllowPlan:
         if not self.plain or self.constant is not None or context.request.unusual:
             return self._answer(context)
         headers: list[Header] = []
-        begun, holes, encoded = (), self.holes, self.opened
+        begun: tuple[Header, ...] = ()
+        holes, encoded = self.holes, self.opened
         if self.begun:
             identity = (context.known or context.outcome).identity or context.identity  # which raises
             kept = identity.kept.get(self.begun) or self._first(identity, context)

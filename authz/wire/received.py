@@ -46,31 +46,11 @@ def attributes(request: bytes) -> Attributes:
         layout = _layout(lines)
         if layout is None:
             return _exact(context)
-    places = layout.places
-    received = _new(_Received)
-    # all at once, which costs a third of as many assignments
-    values = {
-        "method": http.method or _pseudo(places, lines, ":method"),
-        "target": http.path or _pseudo(places, lines, ":path"),
-        # `:authority` wins over a `host` header that came along (RFC 9113 8.3.1)
-        "host": http.host or _pseudo(places, lines, ":authority"),
-        # a key stands in the bytes as it is, and to look for it costs less than to ask for the map (`in` raises within first)
-        "route_policy": context.context_extensions.get("policy") if request.find(b"policy") >= 0 else None,
-        "message": context,
-        "places": places,
-        "entries": lines,
-        "options": (),
-    }
-    if layout.hops:  # it is looked at when it is asked for
-        del values["options"]
-    _set(received, "__dict__", values)
-    return received
+    return _Received(context, http, layout, lines)
 
 
 _cut: Final[Any] = getitem
 _read: Final = check_pb2.CheckRequest.FromString
-_new: Final = object.__new__
-_set: Final = object.__setattr__
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -224,6 +204,20 @@ class _Received(Attributes):
     places: Places
     entries: Lines
     unusual = ()
+
+    def __init__(
+        self, context: check_pb2.AttributeContext, http: check_pb2.HttpRequest, layout: _Layout, lines: Lines
+    ) -> None:
+        self.message, self.entries = context, lines
+        self.places = places = layout.places
+        self.method = http.method or _pseudo(places, lines, ":method")
+        self.target = http.path or _pseudo(places, lines, ":path")
+        # `:authority` wins over a `host` header that came along (RFC 9113 8.3.1)
+        self.host = http.host or _pseudo(places, lines, ":authority")
+        extensions = context.context_extensions
+        self.route_policy = extensions.get("policy") if extensions else None
+        if not layout.hops:
+            self.options = ()
 
     options = _Later(lambda r: r.lines("connection"))
     context_extensions = _Later(lambda r: dict(r.message.context_extensions))
