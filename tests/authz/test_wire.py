@@ -249,6 +249,27 @@ def test_an_answer_made_at_load_is_the_same_answer():
         )
 
 
+lengths = st.sampled_from([0, 1, 50, 90, 127, 128, 129, 255, 16_256, 16_384])
+headers = st.lists(
+    st.tuples(st.sampled_from(["x", "x-user-id", "x" * 130]), st.builds(str.ljust, st.text("aü", max_size=3), lengths)),
+    max_size=3,
+).map(tuple)  # fmt: skip
+
+
+@given(headers, headers, st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple))
+@settings(max_examples=200)
+def test_headers_in_pieces_are_those_of_the_whole_message(first, more, remove):
+    whole = Allowed(first + more, remove)
+    expected = CheckResponse.FromString(wire.answer(whole))
+    begun = Allowed(first + more, remove, more=more, encoded=wire.answer(Allowed(first, remove)))
+    assert whole == begun
+    for answer in (whole, begun):
+        message = CheckResponse.FromString(wire.response(Decision(answer=answer, rule="r")))
+        assert "r" == message.dynamic_metadata.fields["rule"].string_value
+        message.ClearField("dynamic_metadata")
+        assert expected == message
+
+
 def test_an_allowance_without_a_rule_cannot_be_written():
     with pytest.raises(Bug):
         wire.response(Decision(answer=Allowed()))
