@@ -3,11 +3,16 @@
 import asyncio
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
+from authz import wire
+from authz.answers import Allowed
+from authz.decision import Decision
+from authz.identity import Identity, Outcome
 from edgekeeper.demo import http1
 from edgekeeper.demo.envoy import has_ipv6
 from protos.envoy.service.auth.v3 import external_auth_pb2
@@ -116,6 +121,20 @@ async def test_an_allowance_that_breaks_http_does_not_pass(edge: Any, answer: di
     response = await edge.get("/v1/orders")
     assert (500, before) == (response.status, edge.upstream.seen)
     assert counted + 1 == (await edge.envoy.stats(f"^{stat}$"))[stat]
+
+
+async def test_an_allowance_may_come_in_pieces(edge: Any) -> None:
+    """As our authz sends it: the headers of a caller first, those of the request behind, each in a message of its own."""
+    identity, more = Identity("jwt", subject="alice"), (("x-order", "7"), ("x-tenant", "acme"))
+    first = Allowed((("x-user-id", "alice"),), ("x-gone",))
+    answer = Allowed(first.set + more, first.remove, more=more, encoded=wire.answer(first))
+    decision = Decision(answer=answer, rule="r", outcome=Outcome("jwt", identity=identity))
+    edge.services.check = SimpleNamespace(SerializeToString=lambda: wire.response(decision))
+    response = await edge.get("/v1/orders", headers=[("x-order", "forged"), ("x-gone", "here")])
+    assert 200 == response.status
+    for name, value in answer.set:
+        assert [value] == upstream_headers(response, name)
+    assert [] == upstream_headers(response, "x-gone")
 
 
 # the connection manager
