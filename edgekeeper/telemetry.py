@@ -88,8 +88,7 @@ class Histogram(Series):
         self.counts = [0] * (len(bounds) + 1)
 
     def observe(self, value: float) -> None:
-        # most are within the first bound
-        self.counts[0 if value <= self.bounds[0] else bisect_left(self.bounds, value)] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.value += value
 
 
