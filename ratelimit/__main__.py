@@ -1,5 +1,7 @@
 """Composition root: what the rate limit service is made of."""
 
+from collections.abc import Sequence
+
 from edgekeeper.beside import is_test
 from edgekeeper.errors import ConfigError
 from edgekeeper.service import Application, Runtime, Service, Snapshot
@@ -23,7 +25,7 @@ from ratelimit.store import Store
 from ratelimit.store.memory import MemoryStore
 from ratelimit.store.over_limit import OverLimitStore
 from ratelimit.store.per_second import PerSecondStore
-from ratelimit.store.redis.store import redis_store
+from ratelimit.store.redis.store import RedisStore, redis_store
 from ratelimit.store_metrics import watch_memory, watch_over_limit_cache, watch_redis
 
 __all__ = ["SERVICE"]
@@ -73,15 +75,19 @@ def application(section: RatelimitSection, runtime: Runtime, snapshot: Snapshot[
     watch_memory(runtime.registry, local)
     if section.reference_metrics:
         watch_as_reference(runtime.registry, metrics)
-    store = local if section.store.redis is None else _in_redis(section.store.redis, section, runtime)
-    return RateLimitService(store, local, snapshot, metrics, runtime.clock)
+    sections = {"default": section.store.redis, "per_second": section.store.redis_per_second}
+    redises = [_watched(redis, name, runtime) for name, redis in sections.items() if redis is not None]
+    store = _in_redis(redises, section, runtime) if redises else local
+
+    def advice() -> str:
+        return "; ".join(filter(None, (redis.transport.advice() for redis in redises)))
+
+    return RateLimitService(store, local, snapshot, metrics, runtime.clock, advice)
 
 
-def _in_redis(redis: RedisSection, section: RatelimitSection, runtime: Runtime) -> Store:
+def _in_redis(redises: Sequence[Store], section: RatelimitSection, runtime: Runtime) -> Store:
     """Return the store that all processes share, and in front of it what this one need not ask."""
-    store: Store = _watched(redis, "default", runtime)
-    if section.store.redis_per_second is not None:
-        store = PerSecondStore(store, _watched(section.store.redis_per_second, "per_second", runtime))
+    store = PerSecondStore(*redises) if len(redises) > 1 else redises[0]
     if not section.over_limit_cache:
         return store
     cached = OverLimitStore(store, section.over_limit_cache, runtime.clock)
@@ -89,7 +95,7 @@ def _in_redis(redis: RedisSection, section: RatelimitSection, runtime: Runtime) 
     return cached
 
 
-def _watched(redis: RedisSection, name: str, runtime: Runtime) -> Store:
+def _watched(redis: RedisSection, name: str, runtime: Runtime) -> RedisStore:
     store = redis_store(redis, runtime.log)
     watch_redis(runtime.registry, name, store.transport)
     return store

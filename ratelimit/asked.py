@@ -97,7 +97,7 @@ async def counters(service: RateLimitService, body: bytes) -> Done:
         return Done(found)
     (counts,) = await service.store.count([(hit,)])
     if counts is None:
-        return Done({"why": "the store cannot tell"}, 503, _about(found))
+        return Done({"why": _away(service)}, 503, _about(found))
     return Done(found | {"limits": _held(hit, counts[0])}, about=_about(found))
 
 
@@ -111,8 +111,12 @@ async def reset(service: RateLimitService, body: bytes) -> Done:
     shares = tuple([limit.share(limits.modes.local_processes) for limit in hit.limits])
     await service.local.reset([hit, msgspec.structs.replace(hit, limits=shares)])
     if not await service.store.reset([hit]):
-        return Done({"why": "the store cannot tell"}, 503, _about(found))
+        return Done({"why": _away(service)}, 503, _about(found))
     return Done(found | {"reset": True}, about=_about(found))
+
+
+def _away(service: RateLimitService) -> str:
+    return ": ".join(filter(None, ("the store cannot tell", service.store.trouble())))
 
 
 async def top(service: RateLimitService, body: bytes) -> Done:

@@ -102,7 +102,7 @@ def _host(text: str) -> str:
 
 
 def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) <= _MAX_PORT:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 0 < int(text) <= _MAX_PORT:
         raise ValueError("expected `HOST:PORT`: a name or an IP address, and a port of 1 to 65535")
     return int(text)
 

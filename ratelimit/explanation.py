@@ -87,7 +87,8 @@ def explanation(limits: Limits, name: str, descriptors: Sequence[Entries]) -> Ex
     """Return what becomes of a request with these descriptors, of one hit each."""
     domain = limits.domains.get(name)
     if domain is None:
-        why = "no file configures this domain: nothing limits"
+        known = _some(tuple(sorted(limits.domains)))
+        why = f"no file configures the domain `{name}`: nothing limits; configured: {known or 'none'}"
         return Explanation(
             name,
             domain_known=False,

@@ -50,54 +50,98 @@ class Limiter:
             return decide([Verdict(descriptor) for descriptor in request.descriptors], limits.modes)
         rules, hits = _matched(request, domain, limits.modes)
         asked = [hit for hit in hits if hit is not None]
-        found = await self._counted(asked, domain) if asked else ()
+        lenient = domain.all_or_nothing and _has_quota_left(rules, hits, hits, limits.modes)
+        found = await _counted(self._store, asked, domain, lenient=lenient) if asked else ()
         answers = iter(found)
         verdicts: Sequence[Verdict] = [
             Verdict(descriptor, rule, hit, next(answers) if hit is not None else None)
             for descriptor, rule, hit in zip(request.descriptors, rules, hits)  # noqa: B905 - made of them
         ]
         if None in found:
-            verdicts = await self._without_store(verdicts, limits.modes)
+            return await self._without_store(verdicts, domain, limits.modes)
         return decide(verdicts, limits.modes)
 
-    async def _counted(self, hits: Sequence[Hit], domain: Domain) -> Sequence[Counted | None]:
-        """Return what the counters said of each hit: one call to the store."""
-        if len(hits) == 1 or not domain.all_or_nothing:
-            counts = await self._store.count([(hit,) for hit in hits])
-            return [said[0] if said is not None else None for said in counts]
-        groups = _together(hits, domain)
-        counts = await self._store.count([tuple([hits[place] for place in places]) for places in groups])
-        found: list[Counted | None] = [None] * len(hits)
-        for places, said in zip(groups, counts, strict=True):
-            for place, counted in zip(places, said or (), strict=said is not None):
-                found[place] = counted
-        return found
-
-    async def _without_store(self, verdicts: Sequence[Verdict], modes: Modes) -> Sequence[Verdict]:
-        """Return `verdicts` with what becomes of those that the store could not tell of.
+    async def _without_store(self, verdicts: Sequence[Verdict], domain: Domain, modes: Modes) -> Decision:
+        """Return the answer where the store could not tell of some of `verdicts`.
 
         Raises:
-            StoreAway: one of them is an error, and none a refusal: a refusal is a refusal whatever else is known.
+            StoreAway: one of them is an error, and nothing is a refusal: a refusal is a refusal whatever else is known.
         """
-        judged = [
+        judged: Sequence[Verdict] = [
             verdict if verdict.hit is None or verdict.counted is not None else verdict.degrade(modes)
             for verdict in verdicts
         ]
         ways = {verdict.degraded for verdict in judged}
-        if OnStoreError.ERROR in ways and OnStoreError.DENY not in ways:
+        decision = decide(judged, modes)
+        if OnStoreError.LOCAL in ways and not (_is_refusal(decision) and domain.all_or_nothing):
+            judged = await self._locally(judged, domain, modes)
+            decision = decide(judged, modes)
+        if OnStoreError.ERROR in ways and not _is_refusal(decision):
             raise StoreAway(judged)
-        if OnStoreError.LOCAL not in ways:
-            return judged
+        return decision
+
+    async def _locally(self, verdicts: Sequence[Verdict], domain: Domain, modes: Modes) -> Sequence[Verdict]:
+        """Return `verdicts` with what this process counts by itself, together what is decided together."""
+        hits = [verdict.hit for verdict in verdicts]
+        sent = [
+            _share(verdict.hit, modes.local_processes)
+            if verdict.degraded is OnStoreError.LOCAL and verdict.hit is not None
+            else None
+            for verdict in verdicts
+        ]
+        lenient = _has_quota_left([verdict.rule for verdict in verdicts], hits, sent, modes)
+        asked = [hit for hit in sent if hit is not None]
+        answers = iter(await _counted(self._local, asked, domain, lenient=lenient))
         return [
-            await self._locally(verdict, modes) if verdict.degraded is OnStoreError.LOCAL else verdict
-            for verdict in judged
+            msgspec.structs.replace(verdict, counted=next(answers))
+            if verdict.degraded is OnStoreError.LOCAL
+            else verdict
+            for verdict in verdicts
         ]
 
-    async def _locally(self, verdict: Verdict, modes: Modes) -> Verdict:
-        assert verdict.hit is not None
-        limits = tuple([limit.share(modes.local_processes) for limit in verdict.hit.limits])
-        (counts,) = await self._local.count([(msgspec.structs.replace(verdict.hit, limits=limits),)])
-        return msgspec.structs.replace(verdict, counted=counts[0] if counts is not None else None)
+
+def _is_refusal(decision: Decision) -> bool:
+    """Return whether the limits refuse, also where the global shadow mode lets pass."""
+    return decision.over or decision.watched
+
+
+def _watched(hit: Hit) -> Hit:
+    return msgspec.structs.replace(hit, role=Role.WATCHED) if hit.role is Role.QUOTA else hit
+
+
+def _share(hit: Hit, processes: int) -> Hit:
+    return msgspec.structs.replace(hit, limits=tuple([limit.share(processes) for limit in hit.limits]))
+
+
+def _has_quota_left(
+    rules: Sequence[Rule | None], hits: Sequence[Hit | None], sent: Sequence[Hit | None], modes: Modes
+) -> bool:
+    """Return whether `decide` reckons to the quota what is not among the QUOTA hits that are `sent`: it cannot be told
+    there that all of the quota is over, and a group that is refused for it would let pass what it does not count.
+    """
+    return any(
+        (modes.quota_mode or (rule is not None and rule.quota_mode and hit is not None))
+        and (one is None or one.role is not Role.QUOTA)
+        for rule, hit, one in zip(rules, hits, sent, strict=True)
+    )
+
+
+async def _counted(
+    store: Store, hits: Sequence[Hit], domain: Domain, *, lenient: bool
+) -> Sequence[Counted | None]:
+    """Return what the counters said of each hit: one call to the store. `lenient`: no group is refused for its quota."""
+    if len(hits) == 1 or not domain.all_or_nothing:
+        counts = await store.count([(hit,) for hit in hits])
+        return [said[0] if said is not None else None for said in counts]
+    groups = _together(hits, domain)
+    if lenient or sum(any(hits[place].role is Role.QUOTA for place in places) for places in groups) > 1:
+        hits = [_watched(hit) for hit in hits]
+    counts = await store.count([tuple([hits[place] for place in places]) for places in groups])
+    found: list[Counted | None] = [None] * len(hits)
+    for places, said in zip(groups, counts, strict=True):
+        for place, counted in zip(places, said or (), strict=said is not None):
+            found[place] = counted
+    return found
 
 
 def matched(request: Request, domain: Domain, modes: Modes) -> Sequence[Verdict]:

@@ -43,7 +43,7 @@ class SentinelSection(Model):
     """The sentinels, `HOST:PORT` each. All are asked, and the newest answer holds. At least one."""
 
     username: str | None = Field(default=None, min_length=1)
-    """The ACL user at the sentinels. Default null: `default`. Needs `password`."""
+    """The ACL user at the sentinels; it needs `+sentinel|master +sentinel|replicas`. Default null: `default`. Needs `password`."""
 
     password: str | None = Field(default=None, min_length=1)
     """The password at the sentinels; write `${NAME}` and set it in the environment. Default null: none."""
@@ -100,7 +100,8 @@ class RedisSection(Model):
 
     username: str | None = Field(default=None, min_length=1)
     """The ACL user. It needs `+eval +evalsha +time +mget +set +del` on `~PREFIX*`; with `+role +info` it is told of a replica or
-    an eviction policy at the start; a cluster needs `+cluster|slots`. Default null: `default`. Needs `password`."""
+    an eviction policy at the start. A `database` needs `+select` besides, a cluster `+cluster|slots +asking`. Default null:
+    `default`. Needs `password`."""
 
     password: str | None = Field(default=None, min_length=1)
     """The password; write `${NAME}` and set it in the environment. Default null: none."""

@@ -1,6 +1,6 @@
 """`ShouldRateLimit`: bytes in, bytes out. Edge."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from edgekeeper.clock import Clock
@@ -27,14 +27,21 @@ class RateLimitService:
     """The application: one method, one store; `local` counts for rules that say so while the store cannot tell.
 
     A call that the server sheds is answered `UNAVAILABLE`: Envoy's failure mode decides. `top` knows the heaviest keys.
+    `advice` is what an operator should know of a store that counts; empty: nothing.
     """
 
     def __init__(
-        self, store: Store, local: Store, snapshot: Snapshot[Limits], metrics: Metrics, clock: Clock
+        self,
+        store: Store,
+        local: Store,
+        snapshot: Snapshot[Limits],
+        metrics: Metrics,
+        clock: Clock,
+        advice: Callable[[], str] = str,
     ) -> None:
         self.store, self.local, self.snapshot, self.clock = store, local, snapshot, clock
         self.top = Top()
-        self._metrics, self._outages = metrics, Outages()
+        self._metrics, self._outages, self._advice = metrics, Outages(), advice
         self._limiter = Limiter(store, local)
         self.methods: Sequence[Method] = (
             UnaryMethod(f"/{GRPC_SERVICE}/ShouldRateLimit", self.should_rate_limit),
@@ -87,7 +94,7 @@ class RateLimitService:
     def components(self) -> Mapping[str, Component]:
         """Return the store's part of `/readyz`."""
         trouble = self.store.trouble()
-        return {"store": Component(ready=not trouble, detail=trouble)}
+        return {"store": Component(ready=not trouble, detail=trouble or self._advice())}
 
 
 def _answer(request: Request, decision: Decision, limits: Limits) -> bytes:

@@ -16,12 +16,19 @@ from edgekeeper.errors import ClientError
 from protos.envoy.config.core.v3 import base_pb2
 from protos.envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
 from protos.envoy.service.ratelimit.v3 import rls_pb2
+from ratelimit.algorithms import MOST_HITS
 from ratelimit.decision import Decision, Status
 from ratelimit.descriptor import Descriptor, Request
 from ratelimit.headers import Header
 from ratelimit.limit import MAX_REQUESTS, Limit, Unit, unit_of
 
-__all__ = ["MalformedRequest", "request", "response"]
+__all__ = ["MOST_DESCRIPTORS", "MOST_ENTRIES", "MalformedRequest", "request", "response"]
+
+MOST_DESCRIPTORS: Final = 1_000
+"""Of one request. A message may be 4 MiB: two million empty descriptors, which would take the loop for seconds."""
+
+MOST_ENTRIES: Final = 10_000
+"""Of all descriptors of one request."""
 
 _Response = rls_pb2.RateLimitResponse
 _Status = _Response.DescriptorStatus
@@ -55,8 +62,8 @@ def request(content: bytes) -> Request:
     """Return the request in `content`.
 
     Raises:
-        MalformedRequest: Client error: not a RateLimitRequest, no domain, no descriptor, an override without a
-            known unit.
+        MalformedRequest: Client error: not a RateLimitRequest, no domain, no descriptor, too many of them, an override
+            without a known unit.
     """
     try:
         message = rls_pb2.RateLimitRequest.FromString(content)
@@ -64,9 +71,13 @@ def request(content: bytes) -> Request:
         raise MalformedRequest("not a RateLimitRequest") from None
     if not message.domain:
         raise MalformedRequest("no domain")
-    descriptors = tuple([_descriptor(descriptor) for descriptor in message.descriptors])
-    if not descriptors:
+    if not message.descriptors:
         raise MalformedRequest("no descriptors")
+    if len(message.descriptors) > MOST_DESCRIPTORS:
+        raise MalformedRequest("too many descriptors")
+    if sum([len(descriptor.entries) for descriptor in message.descriptors]) > MOST_ENTRIES:
+        raise MalformedRequest("too many entries")
+    descriptors = tuple([_descriptor(descriptor) for descriptor in message.descriptors])
     return Request(message.domain, descriptors, message.hits_addend)
 
 
@@ -74,7 +85,7 @@ def _descriptor(message: ratelimit_pb2.RateLimitDescriptor) -> Descriptor:
     return Descriptor(
         entries=tuple([(entry.key, entry.value) for entry in message.entries]),
         limit=_override(message.limit) if message.HasField("limit") else None,
-        own_hits=message.hits_addend.value if message.HasField("hits_addend") else None,
+        own_hits=min(message.hits_addend.value, MOST_HITS) if message.HasField("hits_addend") else None,
         refund=message.is_negative_hits,
     )
 

@@ -5,6 +5,7 @@ import sys
 import click
 
 from edgekeeper.commands import config_option, counted, echo_json, exits, format_option, report_problems
+from edgekeeper.errors import OperatorError
 from edgekeeper.settings import load
 from edgekeeper.sources import DiskSources
 from ratelimit.trials import trials
@@ -18,7 +19,7 @@ __all__ = ["command"]
 def command(config: str | None, format_: str) -> None:
     """Run the tests beside the limits (`NAME_test.yaml`), and print each.
 
-    Exits 0 when all come true, 1 when one fails or the limits are wrong, 2 when there is nothing to read.
+    Exits 0 when all come true, 1 when one fails or the limits are wrong, 2 when there is nothing to read, or no case to run.
 
     \b
     Example:  edgekeeper ratelimit test --config edgekeeper.yaml
@@ -28,6 +29,10 @@ def command(config: str | None, format_: str) -> None:
     with exits(format_=format_):
         section, sources = load(config).section(SERVICE.name), DiskSources()
         tried = list(trials(section, build(section, sources), sources))
+        if not tried:
+            raise OperatorError(
+                "there is no case to run: tests stand beside the limits, in files whose names end in `_test.yaml`"
+            )
         if format_ == "json":
             echo_json({"cases": tried})
         else:

@@ -31,7 +31,7 @@ _SWEPT_AT_ONCE: Final = 4
 
 _LEAST_GRAIN_US: Final = 1_000_000
 _GRAINS: Final = 16
-"""Counters are told apart by their expiry to a sixteenth of their window, so that there are few different moments."""
+"""Counters are told apart by their expiry to a sixteenth of how long one can live, so that there are few different moments."""
 
 _FIXED: Final = Algorithm.FIXED_WINDOW
 
@@ -152,7 +152,7 @@ class MemoryStore:
             queue[key] = None
 
     def _queue(self, state: tuple[int, ...], limit: Limit, *, spent: bool) -> _Queue:
-        grain_us = max(_LEAST_GRAIN_US, limit.window_us // _GRAINS)
+        grain_us = max(_LEAST_GRAIN_US, _longest_us(limit) // _GRAINS)
         due_us = -(-expires_us(state, limit) // grain_us) * grain_us
         epoch = self._epochs.get(due_us)
         if epoch is None:
@@ -202,6 +202,13 @@ class MemoryStore:
             yield due_us, epoch.live
         for due_us, epoch in epochs:
             yield due_us, epoch.spent
+
+
+def _longest_us(limit: Limit) -> int:
+    """Return about how long a counter can live: what an empty bucket takes to fill may be many of its windows."""
+    if limit.algorithm is Algorithm.TOKEN_BUCKET:
+        return limit.burst * limit.hit_cost // limit.refill
+    return limit.window_us
 
 
 def _key(hit: Hit, limit: Limit) -> _Key:

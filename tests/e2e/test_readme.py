@@ -26,6 +26,7 @@ EXPECTED = {
     "envoy-config": 0,
     "authz check": 0,
     "authz explain": 1,  # a denial
+    "ratelimit check": 0,
     "ratelimit explain": 0,
 }
 
@@ -33,12 +34,13 @@ EXPECTED = {
 @pytest.fixture
 def place(sockets: Path) -> Path:
     """A directory with the README's files, and those of the demonstration that they need."""
-    policy, settings = (text for kind, text in BLOCKS if kind == "yaml")
+    policy, limits, settings = (text for kind, text in BLOCKS if kind == "yaml")
     shipped = resources.files("edgekeeper.demo") / "config"
     shutil.copytree(str(shipped / "policies" / "security"), sockets / "policies")
     shutil.copytree(str(shipped / "limits"), sockets / "limits")
     (sockets / "policies" / "jwks.json").write_text(IdentityProvider().jwks())
     (sockets / "policies" / "orders.yaml").write_text(policy)
+    (sockets / "limits" / "orders.yaml").write_text(limits)
     text = settings.replace("/run/edgekeeper", str(sockets))
     (sockets / "edgekeeper.yaml").write_text(f"admin: {{listen: 'unix:{sockets}/admin.sock'}}\n{text}")
     return sockets

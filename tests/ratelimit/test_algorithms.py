@@ -74,6 +74,8 @@ def test_a_refund_gives_back_and_never_goes_below_zero():
 def test_a_refund_is_never_refused_even_when_the_limit_has_shrunk():
     outcome, _ = counted((0, 30), 5, -3, TEN)
     assert (False, 27, 0) == (outcome.over, outcome.after, outcome.remaining)
+    outcome, _ = counted((0, 30), 5, -1, TEN)
+    assert (False, 29, 0) == (outcome.over, outcome.after, outcome.remaining)
 
 
 def test_a_refund_of_a_past_window_gives_nothing_to_this_one():

@@ -195,9 +195,11 @@ async def test_a_body_that_names_no_descriptor_is_refused(service, body):
             await did(name, service(), body)
 
 
-async def test_a_counter_that_the_store_cannot_tell_of_is_503(service):
+async def test_a_counter_that_the_store_cannot_tell_of_is_503_and_says_why(service):
     done = await did("counters", service(store=Away()), named(("k", "v")))
-    assert (503, {"why": "the store cannot tell"}, "d k") == (done.status, done.said, done.about)
+    assert (503, {"why": "the store cannot tell: away"}, "d k") == (done.status, done.said, done.about)
+    again = await did("reset", service(store=Away()), named(("k", "v")))
+    assert (503, {"why": "the store cannot tell: away"}, "d k") == (again.status, again.said, again.about)
 
 
 # -- /ratelimit/reset --------------------------------------------------------------------------------------------------

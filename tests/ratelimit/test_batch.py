@@ -58,6 +58,13 @@ def test_the_group_s_role_and_the_limits_of_a_hit_are_kept():
     assert [[count(group, states, NOW_US)]] == call([group]).results(pack(NOW_US, [-1, 0, 0] * 4, "10"))
 
 
+def test_what_a_group_took_is_gone_for_whoever_comes_after_it():
+    merged = call([(*ten("a", 4), *ten("b", 6))], [*(ten(name, 5) for name in "ab")])
+    ((group,), (a, b)) = merged.results(pack(NOW_US, [-1, 0, 0] * 2, "1110"))
+    assert [4, 6] == [said.outcomes[0].after for said in group]
+    assert [9, 6] == [a[0].outcomes[0].after, b[0].outcomes[0].after]
+
+
 def test_two_limits_of_one_window_count_together_each_with_its_number():
     five = Limit.of(5, Unit.MINUTE)
     merged = call([ten("a", 5), (Hit("a", (five,), 1),)])

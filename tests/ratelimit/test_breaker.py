@@ -8,6 +8,7 @@ TRACES = {
     "one failure is an accident": "0 fail, 1 yes, 2 good, 3 fail, 4 yes",
     "two failures in a row open it": "0 fail, 1 fail, 2 no, 100 no",
     "a good call between two failures forgives the first": "0 fail, 1 good, 2 fail, 3 yes",
+    "two failures after a good call open it as ever": "0 fail, 1 good, 2 fail, 3 fail, 4 no",
     "a failure that is sure to repeat itself opens it at once": "0 surely, 1 no",
     "one call passes every 100 ms while it is open": "0 surely, 99 no, 100 yes, 101 no, 199 no, 200 yes, 201 no",
     "a failed attempt keeps it open for 100 ms more": "0 surely, 100 yes, 108 fail, 150 no, 207 no, 208 yes",

@@ -1,4 +1,4 @@
-"""`edgekeeper ratelimit check` and `explain`, as a user calls them."""
+"""`edgekeeper ratelimit check`, `explain` and `test`, as a user calls them."""
 
 import json
 from collections.abc import Callable
@@ -153,7 +153,8 @@ def test_explain_of_several_descriptors_numbers_them(run):
 
 def test_explain_of_an_unknown_domain(run):
     result = run("explain", "--domain", "x", "--descriptor", "a=b")
-    assert (1, "no file configures this domain: nothing limits\n") == (result.exit_code, result.output)
+    said = "no file configures the domain `x`: nothing limits; configured: `edge`\n"
+    assert (1, said) == (result.exit_code, result.output)
 
 
 def test_explain_as_json(run):
@@ -182,3 +183,22 @@ def test_a_descriptor_that_is_written_wrong_is_bad_usage(run, written):
 def test_what_a_value_holds_moves_no_cursor(run):
     result = run("explain", "--domain", "edge", "--descriptor", "tenant=\x1b[2J\n")
     assert ("1. tenant=\\x1b[2J\\n finds `tenant` by the key alone") == result.output.splitlines()[0]
+
+
+# -- test --------------------------------------------------------------------------------------------------------------
+
+
+def test_no_case_at_all_is_no_success(run):
+    result = run("test")
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "edgekeeper: there is no case to run: tests stand beside the limits" in result.stderr
+
+
+def test_cases_that_come_true_are_told_one_by_one(run, tmp_path):
+    step = "{at: 0s, descriptors: [{tenant: a, path: /login}], want: [ok], remaining: [4]}"
+    (tmp_path / "limits_test.yaml").write_text(f"domain: edge\ncases: [{{name: five, trace: [{step}]}}]\n")
+    result = run("test")
+    assert (0, f"ok  {tmp_path}/limits_test.yaml: five\n1 case, 0 failed\n") == (
+        result.exit_code,
+        result.output,
+    )

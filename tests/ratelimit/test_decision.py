@@ -6,7 +6,7 @@ from ratelimit.algorithms import Outcome
 from ratelimit.counting import Counted, Hit
 from ratelimit.decision import Modes, Status, Verdict, decide, near_limit, near_limit_hits, without_replaced
 from ratelimit.descriptor import Descriptor
-from ratelimit.limit import MAX_REQUESTS, Limit, Rule, Unit
+from ratelimit.limit import MAX_REQUESTS, Limit, OnStoreError, Rule, Unit
 
 TEN = Limit.of(10, Unit.MINUTE, "ten")
 ANY = Descriptor((("k", "v"),))
@@ -56,6 +56,7 @@ def test_shadow_mode_never_makes_the_request_over_limit():
     assert not decision.over
     assert decision.verdicts[0].shadowed
     assert not decision.watched
+    assert not verdict("ok", shadow_mode=True).shadowed
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,17 @@ def test_of_several_limits_the_tightest_is_told(tightest, said):
 def test_what_several_limits_refuse_passes_when_the_last_of_them_lets_it(retry, waits):
     verdict = several(*(Outcome(wait != 0, 0, 0, 0, 5, wait) for wait in waits))
     assert retry == decide([verdict], PLAIN).statuses[0].retry_us
+
+
+def test_what_no_limit_refuses_has_nothing_to_wait_for():
+    (status,) = decide([several(OK, OK)], PLAIN).statuses
+    assert (False, 0) == (status.over, status.retry_us)
+
+
+def test_a_refusal_without_a_store_shows_the_first_of_several_limits():
+    verdict = several(OK, OK).degrade(Modes(on_store_error=OnStoreError.DENY))
+    (status,) = decide([verdict], PLAIN).statuses
+    assert (True, verdict.hit.limits[0]) == (status.over, status.limit)
 
 
 def rule(name: str, *replaces: str, limit: Limit | None = TEN) -> Rule:

@@ -16,9 +16,11 @@ from ratelimit.store.memory import MemoryStore
 
 RULES = """[
   {key: plain, rate_limit: {unit: minute, requests_per_unit: 4}},
+  {key: other, rate_limit: {unit: minute, requests_per_unit: 4}},
   {key: allow, rate_limit: {unit: minute, requests_per_unit: 4}},
   {key: deny, rate_limit: {unit: minute, requests_per_unit: 4}},
   {key: local, rate_limit: {unit: minute, requests_per_unit: 4}},
+  {key: local2, rate_limit: {unit: minute, requests_per_unit: 4}},
   {key: watched, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 4}},
   {key: free, rate_limit: {unlimited: true}},
 ]"""
@@ -53,18 +55,27 @@ def ask(limits, pure_store, descriptor):
     """Ask for some descriptors while the store is away for all, or for those named."""
     loaded: Limits = limits(f"domain: d\ndescriptors: {RULES}")
     for node in loaded.domains["d"].root.nodes.values():
-        if node.composite in {"allow", "deny", "local"}:
+        if node.composite in {"allow", "deny", "local", "local2"}:
             assert node.rule is not None
-            node.rule = msgspec.structs.replace(node.rule, on_store_error=OnStoreError(node.composite))
+            node.rule = msgspec.structs.replace(
+                node.rule, on_store_error=OnStoreError(node.composite.strip("2"))
+            )
         if node.composite == "watched":
             assert node.rule is not None
             node.rule = msgspec.structs.replace(node.rule, on_store_error=OnStoreError.DENY)
 
     local = MemoryStore(1 << 20, pure_store.clock)
 
-    async def asked(*words: str, away: Sequence[str] = ("",), override: Limit | None = None, **modes: Any):
+    async def asked(
+        *words: str,
+        away: Sequence[str] = ("",),
+        override: Limit | None = None,
+        whole: bool = False,
+        **modes: Any,
+    ):
         limiter = Limiter(Away(pure_store, *away), local)
         request = Request("d", tuple(descriptor(f"{word}=x", limit=override) for word in words))
+        loaded.domains["d"].all_or_nothing = whole
         return await limiter.decision(request, msgspec.structs.replace(loaded, modes=Modes(**modes)))
 
     return asked
@@ -139,3 +150,35 @@ async def test_a_local_rule_counts_its_share_in_this_process(ask):
 )
 def test_a_share_is_a_part_of_the_limit_and_at_least_one(processes, requests, share):
     assert share == Limit.of(requests, Unit.HOUR).share(processes).requests_per_unit
+
+
+async def test_a_refusal_of_the_store_wins_over_a_rule_that_leaves_it_to_envoy(ask):
+    for _ in range(4):
+        await ask("plain", away=())
+    assert (await ask("plain", "other", away=("other",))).over
+
+
+async def test_a_refusal_of_this_process_wins_over_a_rule_that_leaves_it_to_envoy(ask):
+    for _ in range(4):
+        await ask("local")
+    assert (await ask("local", "plain")).over
+
+
+async def test_a_refusal_that_only_watches_does_not_hide_a_rule_that_leaves_it_to_envoy(ask):
+    with pytest.raises(StoreAway):
+        await ask("watched", "plain")
+
+
+async def test_local_rules_of_a_domain_that_wants_all_or_nothing_take_all_or_nothing(ask):
+    for _ in range(3):
+        await ask("local", whole=True)
+    assert not (await ask("local", "local2", whole=True)).over
+    assert (await ask("local", "local2", whole=True)).over
+    assert 2 == (await ask("local2", whole=True)).statuses[0].remaining  # with this one
+
+
+async def test_a_refusal_takes_nothing_from_local_rules_in_a_domain_that_wants_all_or_nothing(ask):
+    assert (await ask("deny", "local", whole=True)).over
+    assert 3 == (await ask("local", whole=True)).statuses[0].remaining
+    assert (await ask("deny", "local")).over
+    assert 1 == (await ask("local")).statuses[0].remaining  # elsewhere each counts for itself

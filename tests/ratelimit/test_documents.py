@@ -6,8 +6,9 @@ import pytest
 
 from edgekeeper.errors import ConfigError
 from edgekeeper.yaml import parse
+from ratelimit.addresses import IpPrefix
 from ratelimit.documents import domains
-from ratelimit.limit import Limit, Unit
+from ratelimit.limit import Deny, Limit, Unit
 
 
 def load(*texts: str, merge_domains: bool = False, **more: bool):
@@ -81,7 +82,7 @@ OR_WINDOW = f"{UNITS}; or a `window`"
             "a.yaml:3:2: `metadata`: a number that is no finite double; quote it",
         ),
         (
-            f"domain: d\ndescriptors: [{{key: a, metadata: {{m: {'[' * 15}\n{{}}{']' * 15}}}}}]",
+            f"domain: d\ndescriptors: [{{key: a, metadata: {{m: {'[' * 15}\n{{x: .nan}}{']' * 15}}}}}]",
             "a.yaml:3:1: `metadata` is nested deeper than 16 levels; make it flatter",
         ),
         (
@@ -156,8 +157,8 @@ def test_each_mistake_has_one_sentence_at_its_place(text, expected):
 
 def test_two_files_of_one_domain_are_an_error():
     assert [
-        "b.yaml:2:9: duplicate `domain`: it stands in a.yaml:1 already; `merge_domains: true` lets files share one"
-    ] == problems("domain: d", "# again\ndomain: d")
+        "b.yaml:2:9: duplicate `domain`: it stands in a.yaml:2 already; `merge_domains: true` lets files share one"
+    ] == problems("descriptors: []\ndomain: d", "# again\ndomain: d")
 
 
 def test_merged_domains_are_one_tree():
@@ -242,6 +243,49 @@ def test_a_null_is_as_if_the_field_were_not_there():
         "d"
     ].root.nodes["k"]
     assert node.rule is None
+
+
+NULLS = """
+domain: d
+all_or_nothing:
+together:
+descriptors:
+  - {key: k, value: ~, rate_limit: ~, limits: ~, shadow_mode: ~, quota_mode: ~, detailed_metric: ~, value_to_metric: ~,
+     share_threshold: ~, ip_prefix: ~, on_store_error: ~, deny: ~, metadata: ~, descriptors: ~}
+  - {key: l, deny: {headers: {a: b}, body: ~},
+     rate_limit: {unit: day, unit_multiplier: ~, window: ~, requests_per_unit: ~, unlimited: ~, name: ~, replaces: ~,
+                  algorithm: ~, burst: ~}}
+  - {key: m, deny: {headers: ~, body: {text: t}}, ip_prefix: {v4: ~, v6: ~}, rate_limit: {unit: ~, window: 1d, name: ~}}
+"""
+
+
+def test_a_null_is_as_if_it_were_not_there_for_every_key():
+    nodes = load(NULLS)["d"].root.nodes
+    assert nodes["k"].rule is None
+    day = (Limit.of(0, Unit.DAY),)
+    assert (day, Deny((("a", "b"),))) == (nodes["l"].rule.limits, nodes["l"].rule.deny)
+    assert (day, (IpPrefix(),)) == (nodes["m"].rule.limits, nodes["m"].rule.prefixes)
+
+
+def test_a_number_is_text_wherever_text_is_meant():
+    text = "domain: 5\nall_or_nothing: true\ntogether: 07\ndescriptors: [{key: 07, value: 08, rate_limit: {unit: day, name: 010}}]"
+    domain = load(text)["5"]
+    assert ("5", "07", ["07_08"]) == (domain.name, domain.together, list(domain.root.nodes))
+    assert {"010"} == domain.match((("07", "08"),)).names
+
+
+def test_a_shared_level_shares_below_and_above_levels_that_do_not():
+    text = """
+domain: d
+descriptors:
+  - key: a
+    descriptors:
+      - {key: b, value: "v*", share_threshold: true, rate_limit: &l {unit: day}, descriptors: [{key: c, rate_limit: *l}]}
+"""
+    domain = load(text)["d"]
+    entries = (("a", "1"), ("b", "v1"), ("c", "2"))
+    assert (False, True) == domain.match(entries[:2]).shared
+    assert (False, True, False) == domain.match(entries).shared
 
 
 @pytest.mark.parametrize("unit", list(Unit))

@@ -18,11 +18,32 @@ def test_an_address_is_a_host_and_a_port(text: str, found: Endpoint):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "h", ":1", "h:", "h:0", "h:65536", "h:x", "h:1:2", "a b:1", "-h:1", "h..i:1", "999.1.1.1:1", "h:²", "x" * 300 + ":1"]
+    "text", ["", "h", ":1", "h:", "h:0", "h:65536", "h:0000065536", "h:" + "1" * 5000, "h:x", "h:1:2", "[::1:7", "a b:1", "-h:1", "h..i:1", "999.1.1.1:1", "h:²", "x" * 300 + ":1"]
 )  # fmt: skip
 def test_what_is_no_address_is_refused(text: str):
-    with pytest.raises(ValueError):
+    with pytest.raises(
+        ValueError, match=r"^expected `HOST:PORT`: a name or an IP address, and a port of 1 to 65535$"
+    ):
         endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("h:1", Endpoint("h", 1)),
+        ("[::1]:7", Endpoint("::1", 7)),
+        ("unix:/run/redis.sock", Endpoint(path="/run/redis.sock")),
+    ],
+)
+def test_an_endpoint_in_words(text: str, found: Endpoint):
+    assert text == str(found)
+
+
+def test_a_database_is_a_number_of_at_most_five_digits():
+    assert 99999 == redis_url("redis://h/99999").database
+    for wrong in ("100000", "x", "²", "-1", "1/2"):
+        with pytest.raises(ValueError, match=r"^the path of the URL is the number of a database"):
+            redis_url(f"redis://h/{wrong}")
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,13 @@ def test_the_end_of_the_walk_has_a_reason(tell, why, descriptor):
     assert (why, "the rule is" in why) == (told.why, told.rule is not None)
 
 
+def test_five_nodes_are_told_without_a_number_of_others(tell):
+    nodes = ", ".join(f"{{key: k{number}}}" for number in range(5))
+    assert only(tell(f"descriptors: [{nodes}]", "x=1")).why.endswith(
+        "nodes here: `k0`, `k1`, `k2`, `k3`, `k4`"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "written"),
     [

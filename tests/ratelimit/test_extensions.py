@@ -164,6 +164,18 @@ def test_strict_counts_what_fixed_windows_refuse():
     assert limits("limits: [{unit: day}]", strict=True)[0].counts_refused
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ip_prefix: {}, value: '', rate_limit: {unit: day}",
+        "ip_prefix: {}, descriptors: [{key: b}, {key: c, rate_limit: {unit: day}}]",
+        "ip_prefix: {}, limits: [{unit: day}]",
+    ],
+)
+def test_networks_are_counted_at_the_node_or_somewhere_below(text):
+    assert "d" in load(node(text))
+
+
 # -- what makes no sense; an @ stands before each mistake --------------------------------------------------------------
 
 BUCKET = "algorithm: token_bucket"
@@ -195,6 +207,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("limits: @[]", ["`descriptors[0].limits`: needs at least 1 entry"]),
     ("limits: @{unit: day}", ["`descriptors[0].limits`: expected a list, got a mapping"]),
     ("limits: [{unit: day}, {unlimited: @true}]", ["`unlimited` is no limit among others; write `rate_limit: {unlimited: true}`"]),
+    ("limits: [{unit: day}, {unit: @dya}]", ["`unit`: not a unit of time; did you mean `day`?"]),
     ("limits: [{unit: minute, requests_per_unit: 5}, @{window: 60s, requests_per_unit: 6}]", ["`limits`: a second one of the same window and algorithm; they would share a counter: keep the lower one"]),
     ("limits: [{unit: day, name: a}, {unit: hour, replaces: [{name: @a}]}]", ["`replaces`: a rule cannot replace itself; this is the rule's own `name`"]),
     # networks
@@ -202,6 +215,7 @@ WRONG: list[tuple[str, list[str]]] = [
     ("value: '*', share_threshold: true, rate_limit: {unit: day}, ip_prefix: @{v4: 24}", ["`ip_prefix` with `share_threshold`: one counter for all values knows no networks; remove one of them"]),
     ("ip_prefix: @{v4: 24}", ["`ip_prefix`: nothing is counted here or below; add a limit, or remove it"]),
     ("ip_prefix: @{v4: 24}, rate_limit: {unlimited: true}, descriptors: [{key: b}]", ["`ip_prefix`: nothing is counted here or below; add a limit, or remove it"]),
+    ("rate_limit: @7, ip_prefix: {}", ["`descriptors[0].rate_limit`: expected a mapping, got a number"]),
     ("rate_limit: {unit: day}, ip_prefix: {v4: @33}", ["`descriptors[0].ip_prefix.v4`: must be at most 32"]),
     ("rate_limit: {unit: day}, ip_prefix: {v6: @129}", ["`descriptors[0].ip_prefix.v6`: must be at most 128"]),
     # refusals

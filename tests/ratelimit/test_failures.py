@@ -45,3 +45,16 @@ def test_what_a_server_refuses_has_a_name(text: str, kind: Kind):
 def test_every_kind_tells_an_operator_what_happened(kind: Kind):
     assert kind.sentence
     assert f"h:1: {kind.sentence}" == Failure(kind, "h:1").sentence
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_sure", "is_of_connection"),
+    [
+        (Kind.REFUSED, True, True),
+        (Kind.MEMORY, True, False),
+        (Kind.TIMEOUT, False, True),
+        (Kind.SCRIPT, False, False),
+    ],
+)
+def test_what_would_fail_again_and_what_a_new_connection_proves_mended(kind, is_sure, is_of_connection):
+    assert (is_sure, is_of_connection) == (kind.is_sure, kind.is_of_connection)

@@ -155,9 +155,9 @@ def test_a_bucket_s_quota_is_what_it_holds_and_its_window_the_time_to_fill_it(po
 
 
 def test_a_name_is_a_string_of_structured_fields():
-    name = 'a"b\\c é\n'
+    name = 'a"b\\c~é\n ~'
     assert (
-        r'"a\"b\\c %C3%A9%0A"'
+        r'"a\"b\\c~%C3%A9%0A ~"'
         == sent(IETF, judged(fits(1), limits=(Limit.of(1, Unit.DAY, name),)))["RateLimit"].split(";")[0]
     )
 
@@ -235,6 +235,14 @@ def test_the_first_rule_that_is_over_and_has_an_answer_of_its_own_gives_it():
         denying(FIRST, over()),
     ]
     assert SECOND == deny_of(decide(verdicts, Modes()))
+
+
+def test_a_limit_that_the_caller_brought_along_refuses_without_a_body_of_its_own():
+    override = Verdict(
+        Descriptor((("k", "v"),), MINUTE), None, Hit("k", (MINUTE,), 1), Counted((over(),), False, True)
+    )
+    assert deny_of(decide([override], PLAIN)) is None
+    assert SECOND == deny_of(decide([override, denying(SECOND, over())], PLAIN))
 
 
 def test_what_passes_has_no_body():

@@ -102,8 +102,8 @@ async def test_hits_of_the_request_and_of_a_descriptor(edge, descriptor):
 TWO_RULES = f"[{{key: a, {MINUTE}}}, {{key: b, {MINUTE}}}, {{key: t, descriptors: [{{key: a, {MINUTE}}}]}}]"
 
 
-def all_or_nothing(edge, together=""):
-    asked = edge(TWO_RULES)
+def all_or_nothing(edge, together="", **modes):
+    asked = edge(TWO_RULES, **modes)
     asked.limits.domains["d"].all_or_nothing = True
     asked.limits.domains["d"].together = together
     return asked
@@ -122,6 +122,14 @@ async def test_in_a_domain_of_all_or_nothing_a_refused_request_takes_nothing(edg
     refused = await asked.ask("a=1", "b=1")
     assert ([False, True], 2) == ([status.over for status in refused.statuses], refused.statuses[0].remaining)
     assert 1 == (await asked.ask("a=1")).statuses[0].remaining
+
+
+async def test_in_global_quota_mode_all_or_nothing_is_refused_only_when_all_are_over(edge):
+    asked = all_or_nothing(edge, quota_mode=True)
+    await asked.ask("b=1", hits=2)
+    assert not (await asked.ask("a=1", "b=1")).over
+    assert 0 == (await asked.ask("a=1", "b=1")).statuses[0].remaining
+    assert (await asked.ask("a=1", "b=1")).over
 
 
 async def test_only_what_has_one_value_of_the_entry_together_is_decided_together(edge, pure_store):
@@ -163,3 +171,22 @@ async def test_a_limit_that_the_caller_brings_along_counts_what_it_refuses_as_th
             .statuses[0]
             .remaining
         )
+
+
+QUOTA_LEFT = [
+    ("a=1,t=1", "b=1,t=1", "c=1,t=1"),  # the one that would be over is in shadow mode, and so is never over
+    ("a=1,t=1", "b=1,t=1", "d=1"),  # the one that is not over is decided elsewhere
+]
+
+
+@pytest.mark.parametrize("asked", QUOTA_LEFT, ids=["shadow mode", "another place"])
+async def test_what_passes_since_some_quota_is_left_is_counted(edge, asked):
+    def rule(key: str, most: int, modes: str) -> str:
+        limit = f"rate_limit: {{unit: minute, requests_per_unit: {most}}}"
+        return f"{{key: {key}, {modes} {limit}, descriptors: [{{key: t, {modes} {limit}}}]}}"
+
+    quota, shadow = "quota_mode: true,", "shadow_mode: true, quota_mode: true,"
+    one = edge(f"[{rule('a', 3, '')}, {rule('b', 0, quota)}, {rule('c', 0, shadow)}, {rule('d', 99, quota)}]")
+    one.limits.domains["d"].all_or_nothing = True
+    one.limits.domains["d"].together = "t"
+    assert [False, False, False, True] == [(await one.ask(*asked)).over for _ in range(4)]

@@ -48,6 +48,10 @@ L = "rate_limit: {unit: day}"
             ["wildcard_order 4:9: `k_*b*` is never found: `k_*` above takes all that it fits, and with it all that is below"],
             nodes("key: k, value: '*'", f"key: k, value: '*b*', descriptors: [{{key: x, {L}}}]"),
         ),
+        (
+            ["wildcard_order 4:9: `k_ab*d` is never found: `k_a*d` above takes all that it fits"],
+            nodes("key: k, value: 'a*d'", "key: k, value: 'ab*d'"),
+        ),
         ([], nodes("key: k, value: 'ab*'", "key: k, value: 'a*'")),
         ([], nodes("key: k, value: 'a*'", "key: k, value: '*a'")),
         ([], nodes("key: k, value: 'a*'", "key: k, value: 'ab'")),
@@ -156,11 +160,21 @@ def test_limits_that_the_given_descriptors_do_not_reach(expected, shapes):
     assert [each.partition(":")[0] for each in expected] == [each.partition(":")[0] for each in columns]
 
 
+def test_a_key_comes_to_a_wildcard_in_a_key_and_to_no_key_that_it_only_begins_with():
+    found = lint(nodes(f"key: 'ab*', {L}", f"key: a, {L}"), shapes=("abc",))
+    assert ["depth 4:12: no given descriptor ends here"] == found
+
+
 def test_without_given_descriptors_nothing_is_said_of_depths():
     assert [] == lint(TREE)
 
 
-HIT = "never_hit 3:{}: `limits`: this one never refuses, as no. {} lets less pass"
+def test_a_finding_about_one_of_several_limits_has_its_place():
+    several = "limits: [{unit: second, requests_per_unit: 10}, {unit: minute, requests_per_unit: 600}]"
+    never_hit = "never_hit 3:60: `limits`: this one never refuses, as no. 1 lets less pass"
+    depth = "depth 3:12: no given descriptor ends here"
+    assert [never_hit] == lint(nodes(f"key: k, {several}"))
+    assert [depth, never_hit] == lint(nodes(f"key: k, {several}"), shapes=("x",))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +192,8 @@ HIT = "never_hit 3:{}: `limits`: this one never refuses, as no. {} lets less pas
         (2, ["unit: second, requests_per_unit: 2", "unit: minute, algorithm: token_bucket, requests_per_unit: 120, burst: 4"]),
         (0, ["unit: second, requests_per_unit: 2", "unit: minute, algorithm: token_bucket, requests_per_unit: 120, burst: 3"]),
         (0, ["unit: second, requests_per_unit: 2", "unit: minute, algorithm: token_bucket, requests_per_unit: 119, burst: 40"]),
+        (2, ["unit: second, algorithm: token_bucket, requests_per_unit: 1, burst: 5", "unit: minute, algorithm: token_bucket, requests_per_unit: 120, burst: 6"]),
+        (0, ["unit: second, algorithm: token_bucket, requests_per_unit: 1, burst: 5", "unit: minute, algorithm: token_bucket, requests_per_unit: 120, burst: 4"]),
         (2, ["unit: second, requests_per_unit: 2", "unit: minute, algorithm: sliding_window, requests_per_unit: 125"]),
         (0, ["unit: second, requests_per_unit: 2", "unit: minute, algorithm: sliding_window, requests_per_unit: 120"]),
         # a fixed window beside a sliding one of the same length

@@ -45,6 +45,10 @@ def test_the_first_value_wins_and_mappings_are_merged():
     )
 
 
+def test_a_mapping_and_what_is_none_are_not_merged():
+    assert {"a": {"x": 1}, "b": 2} == merged((OK, rule(a={"x": 1}, b=2)), (OK, rule(a=3, b={"y": 4})))
+
+
 def test_a_rule_that_refuses_shows_nothing():
     assert {"b": 1} == merged((OVER, rule(a=1)), (OK, rule(b=1)))
     assert merged((OVER, rule(a=1))) is None

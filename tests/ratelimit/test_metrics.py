@@ -144,7 +144,7 @@ async def asked_without_a_store(limits, pure_store, ask: str, metrics: Metrics, 
         "domain: d\ndescriptors: ["
         "{key: a, on_store_error: allow, rate_limit: {unit: day, requests_per_unit: 1}},"
         "{key: b, on_store_error: deny, rate_limit: {unit: day, requests_per_unit: 1}},"
-        "{key: c, on_store_error: local, rate_limit: {unit: day, requests_per_unit: 1}},"
+        "{key: c, on_store_error: local, rate_limit: {unit: day, requests_per_unit: 2}},"
         "{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]",
         **modes,
     )

@@ -1,17 +1,21 @@
 """docs/ratelimit*.md name what the code has, and nothing that it has not; what they draw comes true."""
 
 import re
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from edgekeeper.config import Model
 from edgekeeper.service import Section
+from edgekeeper.settings import load
 from edgekeeper.telemetry import Registry
 from ratelimit import config
 from ratelimit import models as file_models
+from ratelimit.__main__ import SERVICE
 from ratelimit.algorithms import State, counted
 from ratelimit.limit import Algorithm, Limit
 from ratelimit.metrics import Metrics
@@ -86,3 +90,64 @@ def test_a_drawn_timeline_comes_true(algorithm, burst, passed, left):
         found_passed += "." if asked == "." else str(through)
         found_left += str(counted(state, second * SECOND, 0, limit)[0].remaining)
     assert (passed, left) == (found_passed, found_left)
+
+
+BLOCKS = re.findall(r"^ *```yaml\n(.*?)^ *```$", TEXT, re.DOTALL | re.MULTILINE)
+FILES = {
+    match[1]: block for block in BLOCKS if (match := re.match(r"# (limits/\S+|edgekeeper\.yaml)\n", block))
+}
+
+
+def test_the_limits_of_the_page_pass_the_tests_of_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgekeeper.settings.services", lambda: {"ratelimit": SERVICE})
+    (tmp_path / "limits").mkdir()
+    for name in ("edgekeeper.yaml", "limits/edge.yaml", "limits/edge_test.yaml"):
+        (tmp_path / name).write_text(FILES[name])
+    arguments = ["test", "--config", str(tmp_path / "edgekeeper.yaml")]
+    result = CliRunner().invoke(SERVICE.commands, arguments)
+    assert (0, "1 case, 0 failed") == (result.exit_code, result.output.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if re.search("^ *ratelimit:$", block, re.MULTILINE)]
+)
+def test_the_settings_of_the_pages_are_good(block, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgekeeper.settings.services", lambda: {"ratelimit": SERVICE})
+    for name in re.findall(r"\$\{(\w+)\}", block):
+        monkeypatch.setenv(name, "sixteen characters")
+    (tmp_path / "edgekeeper.yaml").write_text(block)
+    assert load(str(tmp_path / "edgekeeper.yaml")).section("ratelimit").limits
+
+
+ENVIRONMENT = """
+HOST PORT DEBUG_{HOST,PORT} GRPC_{HOST,PORT,UDS,MAX_CONNECTION_AGE,MAX_CONNECTION_AGE_GRACE,SERVER_USE_TLS,SERVER_TLS_CERT}
+GRPC_{SERVER_TLS_KEY,CLIENT_TLS_CACERT,CLIENT_TLS_SAN} LOG_{LEVEL,FORMAT} CONFIG_TYPE FORCE_START_WITHOUT_INITIAL_CONFIG
+RUNTIME_{ROOT,SUBDIRECTORY,APPDIRECTORY,IGNOREDOTFILES,WATCH_ROOT} MERGE_DOMAIN_CONFIG
+HEALTHY_WITH_AT_LEAST_ONE_CONFIG_LOADED CONFIG_GRPC_XDS_{NODE_ID,NODE_METADATA,SERVER_URL,SERVER_CONNECT_RETRY_INTERVAL}
+CONFIG_GRPC_XDS_{CLIENT_ADDITIONAL_HEADERS,SERVER_USE_TLS,CLIENT_TLS_CERT,CLIENT_TLS_KEY,SERVER_TLS_CACERT,SERVER_TLS_SAN}
+XDS_CLIENT_{BACKOFF_INITIAL_INTERVAL,BACKOFF_MAX_INTERVAL,BACKOFF_RANDOM_FACTOR,BACKOFF_JITTER,MAX_MSG_SIZE_IN_BYTES}
+USE_STATSD STATSD_{HOST,PORT} USE_DOG_STATSD USE_DOG_STATSD_MOGRIFIERS EXTRA_TAGS STATS_FLUSH_INTERVAL DISABLE_STATS
+USE_PROMETHEUS PROMETHEUS_{ADDR,PATH,MAPPER_YAML,RESPONSE_TIME_AS_MILLISECONDS} BACKEND_TYPE CACHE_KEY_PREFIX
+EXPIRATION_JITTER_MAX_SECONDS LOCAL_CACHE_SIZE_IN_BYTES NEAR_LIMIT_RATIO STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT SHADOW_MODE
+QUOTA_MODE RESPONSE_DYNAMIC_METADATA LIMIT_{RESPONSE_HEADERS_ENABLED,LIMIT_HEADER,REMAINING_HEADER,RESET_HEADER}
+REDIS_{SOCKET_TYPE,TYPE,URL,POOL_SIZE,AUTH,SENTINEL_AUTH,TLS,TLS_CLIENT_CERT,TLS_CLIENT_KEY,TLS_CACERT,PIPELINE_WINDOW}
+REDIS_{TLS_SKIP_HOSTNAME_VERIFICATION,PIPELINE_LIMIT,CLUSTER_PIPELINE_PARALLELISM,HEALTH_CHECK_ACTIVE_CONNECTION,TIMEOUT}
+REDIS_{POOL_ON_EMPTY_BEHAVIOR,STARTUP_INITIAL_INTERVAL,STARTUP_MAX_INTERVAL,STARTUP_MAX_ELAPSED_TIME,PERSECOND}
+REDIS_PERSECOND_{TYPE,URL,AUTH,TLS,POOL_SIZE,TIMEOUT} MEMCACHE_{HOST_PORT,SRV,SRV_REFRESH,MAX_IDLE_CONNS,TLS}
+TRACING_{ENABLED,SERVICE_NAME,SERVICE_NAMESPACE,SERVICE_INSTANCE_ID,EXPORTER_PROTOCOL,SAMPLING_RATE}
+"""
+"""The variables of envoyproxy/ratelimit: what its settings.go reads."""
+
+
+def variables() -> list[str]:
+    found = []
+    for word in ENVIRONMENT.split():
+        head, _, tail = word.partition("{")
+        found += [head + each for each in tail.rstrip("}").split(",")]
+    return found
+
+
+@pytest.mark.parametrize("variable", variables())
+def test_every_variable_of_the_reference_stands_in_the_map(variable):
+    patterns = [name for name in NAMED if re.fullmatch(r"[A-Z_]+\*?", name)]
+    assert any(fnmatchcase(variable, pattern) for pattern in patterns)

@@ -79,6 +79,10 @@ def test_states_have_the_shape_of_their_algorithms():
     assert (7, [(60, 1), (60, 2, 3), (7, 400), None], "101") == (said.now_us, said.states, said.taken)
 
 
+def test_a_sliding_window_may_have_no_hits_of_its_own_but_those_of_the_one_before():
+    assert [(60, 0, 3)] == answer(pack(7, [60, 0, 3], "1"), (SLIDING,), 1).states
+
+
 GOOD = (7, [60, 1, 0], "1")
 MISTAKES = {
     "nothing": b"",

@@ -241,3 +241,14 @@ async def test_the_store_is_shown_in_readyz(service):
     assert service().components()["store"].ready
     away = service(Away()).components()["store"]
     assert (False, "broken") == (away.ready, away.detail)
+
+
+async def test_hits_without_measure_do_not_keep_a_process_from_telling_its_metrics(service, runtime):
+    # reports travel in msgpack, which has no integers of 2^64 and more
+    message = rls_pb2.RateLimitRequest(domain="d")
+    message.descriptors.add(entries=[{"key": "k", "value": "v"}]).hits_addend.value = 2**64 - 1
+    content = message.SerializeToString()
+    judging = service()
+    for _ in range(3):
+        assert "OVER_LIMIT" == code(await judging.should_rate_limit(content, Call()))
+    assert msgspec.msgpack.encode(runtime.registry.snapshot())

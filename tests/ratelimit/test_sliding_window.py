@@ -60,6 +60,15 @@ def test_a_clock_that_steps_back_by_a_window_forgets_nothing():
     assert (True, (MINUTE, 4, 6)) == (said.over, state)
 
 
+def test_what_is_carried_over_is_no_more_than_there_was_when_the_clock_has_stepped_back():
+    assert 9 == counted((MINUTE, 4, 5), MINUTE - 1, 0, TEN)[0].before
+
+
+def test_a_refund_is_never_refused_even_when_the_limit_has_shrunk():
+    said, state = counted((0, 30, 0), 5, -1, TEN)
+    assert (False, (0, 29, 0)) == (said.over, state)
+
+
 @given(
     st.integers(1, 2**32 - 1),
     st.sampled_from([unit.window_us for unit in Unit] + [1_000, 1_048_577, 9_999_999]),

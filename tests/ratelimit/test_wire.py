@@ -44,7 +44,7 @@ def test_a_request_is_read_with_all_of_its_fields():
             Descriptor((("k", "v"), ("k2", ""))),
             Descriptor(one, limit=Limit.of(3, Unit.HOUR)),
             Descriptor(one, own_hits=0),
-            Descriptor(one, own_hits=2**64 - 1, refund=True),
+            Descriptor(one, own_hits=2**32, refund=True),
             Descriptor(()),
         ),
         7,
@@ -77,6 +77,11 @@ def test_an_override_s_unit_is_read_by_number(number, unit):
         ("no domain", b""),
         ("no domain", encoded(descriptors=[{"entries": [ENTRY]}])),
         ("no descriptors", encoded(domain="d")),
+        ("too many descriptors", encoded(domain="d", descriptors=[{}] * (wire.MOST_DESCRIPTORS + 1))),
+        (
+            "too many entries",
+            encoded(domain="d", descriptors=[{"entries": [ENTRY] * 101}] * (wire.MOST_ENTRIES // 100)),
+        ),
         (
             "an override without a known unit",
             encoded(domain="d", descriptors=[{"limit": {"requests_per_unit": 3}}]),

@@ -240,7 +240,9 @@ def _raw(target: Target, host: str) -> AbstractConnection:
     settings = {"host": host, "port": target.endpoint.port, **_settings(target)}
     if target.tls is None:
         return TCPConnection(**settings)
-    return _NamedConnection(context=target.tls, name=target.server_name or target.endpoint.host, **settings)
+    return _NamedConnection(
+        context=target.tls.context(), name=target.server_name or target.endpoint.host, **settings
+    )
 
 
 def _settings(target: Target) -> dict[str, Any]:

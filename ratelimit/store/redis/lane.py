@@ -53,7 +53,7 @@ class Lane:
         self._flight: list[Shipment] = []
         self._scheduled = False
         self._sent_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._is_stale = False
 
     # -- for who counts ------------------------------------------------------------------------------------------------
@@ -240,6 +240,15 @@ class Lane:
         return self._waiting.next_due()
 
     def _look(self) -> None:
+        """See whether something has waited too long; if so, what came while the loop was busy is read before it is given up."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if (self._flight or self._waiting) and self._next_due() <= loop.time():
+            self._timer = loop.call_soon(self._look_again)
+        else:
+            self._watch()
+
+    def _look_again(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
         if (self._flight or self._waiting) and self._next_due() <= now:

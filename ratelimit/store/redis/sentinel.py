@@ -110,6 +110,8 @@ class BySentinel:
             )
         except Failed:
             return []
+        if (other := self._connections.get(target)) is not None:  # of who asked at the same time
+            other.close()
         self._connections[target] = connection
         return _named(primary, replicas)
 

@@ -13,7 +13,7 @@ from ratelimit.failures import Failure
 from ratelimit.redis_section import RedisSection
 from ratelimit.script import FORGET, Naming
 from ratelimit.slots import slot_of
-from ratelimit.store.redis.shipment import Script
+from ratelimit.store.redis.shipment import MAX_KEYS, Script
 from ratelimit.store.redis.transport import Transport, transport
 
 __all__ = ["RedisStore", "lua", "redis_store"]
@@ -56,10 +56,31 @@ class RedisStore:
         if not groups:
             return []
         asked = payload(groups, self._naming)
+        if len(asked.keys) > MAX_KEYS and len(groups) > 1:
+            return await self._in_calls(groups)
         return await _answer(self.transport.submit(asked, keys=len(asked.keys)), len(groups))
 
     async def reset(self, hits: Sequence[Hit]) -> bool:
         return None not in await self.count([(msgspec.structs.replace(hit, hits=FORGET),) for hit in hits])
+
+    async def _in_calls(self, groups: Sequence[Group]) -> Sequence[Counts | None]:
+        """Count more than one call should bring: others' hits travel between the parts."""
+        lots: list[list[Group]] = [[]]
+        room = MAX_KEYS
+        for group in groups:
+            keys = sum([len(hit.limits) for hit in group])
+            if keys > room and lots[-1]:
+                lots.append([])
+                room = MAX_KEYS
+            lots[-1].append(group)
+            room -= keys
+        asked = [payload(lot, self._naming) for lot in lots]
+        futures = [self.transport.submit(each, keys=len(each.keys)) for each in asked]
+        return [
+            counts
+            for future, lot in zip(futures, lots, strict=True)
+            for counts in await _answer(future, len(lot))
+        ]
 
     async def _by_slot(self, groups: Sequence[Group]) -> Sequence[Counts | None]:
         """Count what lies in one slot by one payload."""

@@ -1,12 +1,12 @@
 """Where a server is, and how we show who we are. Edge: asks for addresses of names."""
 
 import asyncio
-import ssl
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ratelimit.endpoint import Endpoint
 from ratelimit.failures import Failed, Kind
+from ratelimit.store.redis.files import TlsFiles
 
 __all__ = ["Names", "Target"]
 
@@ -22,7 +22,7 @@ class Target:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     database: int = 0
-    tls: ssl.SSLContext | None = None
+    tls: TlsFiles | None = None
     server_name: str | None = None
     timeout_s: float = 0.008
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from edgekeeper.errors import OperatorError
 from ratelimit.endpoint import Endpoint, endpoint
 from ratelimit.redis_section import RedisSection, RedisTls
 from ratelimit.store.redis.cluster import Cluster
+from ratelimit.store.redis.files import TlsFiles
 from ratelimit.store.redis.lane import Lane
 from ratelimit.store.redis.sentinel import BySentinel
 from ratelimit.store.redis.shipment import Call, Script, Stats
@@ -70,7 +69,7 @@ def transport(
         OperatorError: Operator error: a file of `tls` cannot be used; the text names it.
     """
     stats, names = Stats(), Names()
-    target = _target(section)
+    target = _target(section, log)
     if section.cluster is not None:
         seeds = [endpoint(text) for text in section.cluster.addresses]
         return Cluster(seeds, target, script, merge, stats=stats, log=log)
@@ -86,7 +85,7 @@ def transport(
     return Lane(primary, script, merge, timeout_s=target.timeout_s, stats=stats, log=log)
 
 
-def _target(section: RedisSection) -> Target:
+def _target(section: RedisSection, log: logging.Logger) -> Target:
     url = section.parsed_url
     is_tls = section.tls is not None or (url is not None and url.tls)
     return Target(
@@ -94,33 +93,7 @@ def _target(section: RedisSection) -> Target:
         username=section.username or (url.username if url is not None else None),
         password=section.password or (url.password if url is not None else None),
         database=section.database or (url.database if url is not None else None) or 0,
-        tls=_context(section.tls or RedisTls()) if is_tls else None,
+        tls=TlsFiles(section.tls or RedisTls(), log) if is_tls else None,
         server_name=section.tls.server_name if section.tls is not None else None,
         timeout_s=section.timeout_ms / 1000,
     )
-
-
-def _context(tls: RedisTls) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=tls.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise OperatorError(f"`tls.ca`: {tls.ca}: {_why(error)}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.certificate is not None:
-        try:
-            context.load_cert_chain(tls.certificate, tls.key)
-        except (OSError, ssl.SSLError) as error:
-            raise OperatorError(
-                f"`tls.certificate`, `tls.key`: {tls.certificate}, {tls.key}: {_why(error)}"
-            ) from None
-    return context
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return (
-            "no PEM, or a key of another certificate"
-            if error.reason is None
-            else error.reason.replace("_", " ").lower()
-        )
-    return error.strerror or "cannot be read"

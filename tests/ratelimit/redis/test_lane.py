@@ -102,6 +102,20 @@ async def test_the_time_of_each_answered_call_is_told(server: Server, connect: C
     assert 0 < min(told)
 
 
+async def test_an_answer_that_came_while_the_loop_was_busy_is_an_answer(server: Server, connect: Connect):
+    client = await connect(url=server.unix_url, timeout_ms=20)
+    number = await client.counts("busy") + 1
+    before = client.transport.stats.calls
+    server.command("CLIENT", "PAUSE", "60", "WRITE")  # no answer until the loop is busy
+    waiting = client.submit("busy")
+    for _ in range(gathering.QUIET_TURNS):
+        await asyncio.sleep(0)
+    assert before + 1 == client.transport.stats.calls
+    while b"%d" % number != server.command("GET", "busy"):
+        pass  # the loop does other things, for longer than a call may take
+    assert [("busy", number)] == await waiting
+
+
 async def test_a_caller_who_leaves_before_the_call_is_made_is_not_counted(server: Server, connect: Connect):
     client = await connect(url=server.unix_url)
     await client.count("warm")

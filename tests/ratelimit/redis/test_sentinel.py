@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from ratelimit.endpoint import endpoint
 from ratelimit.failures import Kind
+from ratelimit.store.redis.sentinel import BySentinel
+from ratelimit.store.redis.target import Names, Target
 from ratelimit.testing import servers
 from ratelimit.testing.process import free_port
 from ratelimit.testing.servers import Replicated, Server
@@ -110,7 +113,8 @@ async def test_a_name_that_no_sentinel_knows_is_named(replicated: Replicated, co
 
 async def test_sentinels_may_want_a_password_of_their_own(replicated: Replicated, connect: Connect):
     for sentinel in replicated.sentinels:
-        sentinel.command("ACL", "SETUSER", "watcher", "on", ">their-secret", "+@all")
+        allowed = ("+sentinel|master", "+sentinel|replicas")  # as docs/ratelimit-stores.md says
+        sentinel.command("ACL", "SETUSER", "watcher", "on", ">their-secret", *allowed)
         sentinel.command("ACL", "SETUSER", "default", "nopass", "-@all", "+ping")
     try:
         told = section(replicated)
@@ -120,3 +124,19 @@ async def test_sentinels_may_want_a_password_of_their_own(replicated: Replicated
     finally:
         for sentinel in replicated.sentinels:
             sentinel.kill()
+
+
+async def test_who_asks_a_sentinel_twice_at_once_keeps_one_connection(server: Server, eventually: Any):
+    """A lane that connects and the watch beside it ask when they want; what answers here need not be a sentinel."""
+    one = Target(endpoint(f"127.0.0.1:{server.port}"), timeout_s=1.0)
+    dialer = BySentinel("main", [one], one, Names())
+
+    def clients() -> int:
+        return len(server.command("CLIENT", "LIST").splitlines())
+
+    before = clients()
+    for _ in range(5):
+        await asyncio.gather(dialer.dial(), dialer.dial(), return_exceptions=True)
+    await eventually(lambda: clients() <= before + 1)
+    await dialer.stop()
+    await eventually(lambda: clients() <= before)

@@ -171,3 +171,14 @@ async def test_keys_begin_with_the_prefix_and_depend_on_the_secret(redis_store_a
             await store.count([(hit("a"),)])
     expected = {Naming("its own:", secret).keys(hit("a"))[0] for secret in ("s" * 16, "t" * 16)}
     assert expected == set(valkey.command("KEYS", "its own:*"))
+
+
+async def test_a_request_of_many_descriptors_travels_in_calls_of_an_ordinary_size(redis_store_at):
+    # one call with all of them would keep Redis, and so all who ask it, for longer than a call may take
+    async with redis_store_at("valkey") as store:
+        await store.count([(hit("warm"),)])
+        before = store.transport.stats.calls
+        groups = [(hit(f"many {number % 300}", 1, TEN, Limit.of(9, Unit.DAY)),) for number in range(310)]
+        counts = await store.count(groups)
+        assert [1] * 300 + [2] * 10 == [said.outcomes[0].after for (said,) in counts]
+        assert before + 5 == store.transport.stats.calls

@@ -1,5 +1,6 @@
 """TLS to a server, ended before it by a terminator of the test's own: the bundled Valkey has none."""
 
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from edgekeeper.errors import OperatorError
 from ratelimit.failures import Kind
+from ratelimit.redis_section import RedisTls
+from ratelimit.store.redis.files import TlsFiles
 from ratelimit.testing.faults import Proxy, tls_terminator
 from ratelimit.testing.servers import Server
 
@@ -100,3 +103,33 @@ async def test_a_file_that_cannot_be_used_is_named_at_once(
         path.write_bytes(content)
     with pytest.raises(OperatorError, match=f"`{what}`.*{path}"):
         await connect(url="rediss://127.0.0.1:1", tls=own(files, **{field: str(path)}))
+
+
+def put(files: dict[str, str], certificate: bytes | None, key: bytes | None) -> None:
+    """Write the client's certificate, and its key."""
+    for name, content in (("client", certificate), ("client_key", key)):
+        if content is not None:
+            Path(files[name]).write_bytes(content)
+
+
+async def test_renewed_files_are_used_by_the_next_connection(
+    connect: Connect, terminator: Proxy, files: dict[str, str], authority: Any, lasting_authority: Any
+):
+    put(files, *lasting_authority.issue("edge.example.com"))
+    client = await connect(url=terminator.url, tls=own(files))
+    await client.fails(Kind.TLS)
+    put(files, *authority.issue("edge.example.com"))
+    await client.counts("renewed")
+
+
+def test_files_that_are_renewed_by_half_are_told_and_the_old_ones_used(
+    files: dict[str, str], authority: Any, caplog: pytest.LogCaptureFixture
+):
+    found = TlsFiles(RedisTls(**own(files)), logging.getLogger("test"))
+    before = found.context()
+    certificate, key = authority.issue("edge.example.com")
+    put(files, certificate, None)
+    assert [before, before] == [found.context(), found.context()]
+    assert ["renewed TLS files cannot be used"] == [record.getMessage() for record in caplog.records]
+    put(files, None, key)
+    assert found.context() is not before

@@ -1,9 +1,10 @@
 """The composition root with a Redis: which store counts what, and what stands in front of it."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 import pytest
@@ -109,3 +110,65 @@ async def test_it_starts_without_redis_says_so_and_counts_here_where_a_rule_says
         assert not application.components()["store"].ready
         assert "none.sock" in application.components()["store"].detail
         assert [OK, OK, OVER] == [await code(application, "year") for _ in range(3)]
+
+
+@pytest.fixture
+def forgetful(valkey):
+    """The server, while it forgets counters when it is full."""
+    valkey.command("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    yield valkey
+    valkey.command("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+
+
+async def test_a_redis_that_counts_and_may_forget_is_ready_and_says_so(running, forgetful):
+    store = f", redis_per_second: {{url: '{forgetful.unix_url}', timeout_ms: 1000}}"
+    async with running("", store) as (application, _):
+        await ready(application)
+        found = application.components()["store"]
+    assert (True, 2) == (found.ready, found.detail.count("`maxmemory-policy allkeys-lru`"))
+
+
+async def test_a_redis_that_forgets_nothing_has_nothing_to_say(running):
+    async with running() as (application, _):
+        await ready(application)
+        assert "" == application.components()["store"].detail
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "ratelimit-stores.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def allowed(valkey):
+    """`allowed("+x")`: the URL of a user who may do what the page says, and that."""
+
+    def make(*more: str) -> str:
+        (listed,) = re.findall(r"`~edgekeeper:\* (\+[^`]+)`", PAGE)
+        valkey.command("ACL", "SETUSER", "u", "on", ">p", "~w:*", *listed.split(), *more)
+        return f"redis://u:p@127.0.0.1:{valkey.port}"
+
+    valkey.command("ACL", "LOG", "RESET")
+    yield make
+    valkey.command("ACL", "DELUSER", "u")
+    valkey.command("ACL", "LOG", "RESET")
+
+
+async def test_a_user_with_the_acl_of_the_page_counts_and_is_refused_nothing(running, valkey, allowed):
+    async with running(url=allowed()) as (application, _):
+        await ready(application)
+        assert [OK, OK, OVER] == [await code(application, "year") for _ in range(3)]
+    assert [] == valkey.command("ACL", "LOG")
+
+
+async def test_a_database_needs_select_besides_as_the_page_says(running, valkey, allowed):
+    assert "`database` besides needs `+select`" in PAGE
+    async with running(url=f"{allowed('+select')}/1") as (application, _):
+        await ready(application)
+        assert OK == await code(application, "year")
+    assert [] == valkey.command("ACL", "LOG")
+
+
+async def test_a_cluster_needs_to_ask_as_the_page_says(valkey, allowed):
+    (listed,) = re.findall(r"a cluster `(\+[^`]+)`", PAGE)
+    allowed(*listed.split())
+    for words in (("CLUSTER", "SLOTS"), ("ASKING",)):
+        assert b"OK" == valkey.command("ACL", "DRYRUN", "u", *words)

@@ -39,6 +39,16 @@ async def test_expired_counters_go_before_live_ones(clock):
     assert (0, 0) == (store.evicted_live, store.evicted_spent)
 
 
+async def test_an_expired_counter_that_was_used_up_goes_before_live_ones_too(clock):
+    # more of them than are swept at once
+    store = room_for(9, clock)
+    await count(store, *(Hit(f"{n}", (PER_SECOND,), 10) for n in range(8)), Hit("a", (PER_MINUTE,), 1))
+    clock.advance(us=SECOND)
+    await count(store, *(Hit(key, (PER_MINUTE,), 1) for key in "bcdefg"))
+    assert list("abcdefg") == await kept(store, *"abcdefg")
+    assert (0, 0) == (store.evicted_live, store.evicted_spent)
+
+
 async def test_of_live_counters_the_one_not_asked_for_longest_goes_first(clock):
     store = room_for(2, clock)
     await count(store, Hit("a", (PER_MINUTE,), 1), Hit("b", (PER_MINUTE,), 1), Hit("a", (PER_MINUTE,), 1))
@@ -112,6 +122,16 @@ async def test_counters_of_many_expiries_share_few_moments(clock):
         await count(store, Hit(f"{n}", (bucket,), 1))
         clock.advance(us=1_234_567)
     assert len(store._epochs) <= 8
+
+
+async def test_buckets_that_take_many_windows_to_fill_share_few_moments_too(clock):
+    # one moment for each second of the fifteen minutes would be looked at whenever room is made for a counter
+    store = MemoryStore(1 << 20, clock)
+    limit = Limit(1, Unit.SECOND, 1_000_000, algorithm=Algorithm.TOKEN_BUCKET, burst=900)
+    for number in range(1, 901):
+        await store.count([(Hit(f"key {number}", (limit,), number),)])
+    assert 900 == len(store)
+    assert len(store._epochs) <= 18
 
 
 async def test_a_group_s_counters_are_all_kept_and_all_bounded(clock):

@@ -23,11 +23,13 @@ class Watched(MemoryStore):
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(64 << 20, clock)
         self.asked: list[Hit] = []
+        self.calls = 0
         self.is_away = False
         self.go_on = asyncio.Event()
         self.go_on.set()
 
     async def count(self, groups: Sequence[Group]) -> Sequence[Counts | None]:
+        self.calls += 1
         self.asked += [hit for group in groups for hit in group]
         counts = [None] * len(groups) if self.is_away else await super().count(groups)
         await self.go_on.wait()
@@ -67,8 +69,9 @@ async def used_up(store: OverLimitStore, inner: Watched, *limits: Limit) -> None
 async def test_what_is_used_up_is_told_as_the_store_would(store, inner, clock, hits):
     await used_up(store, inner)
     clock.advance(us=300_000)
+    calls = inner.calls
     known = await one(store, hits)
-    assert [] == inner.asked
+    assert ([], calls) == (inner.asked, inner.calls)
     ((said,),) = await inner.count([(hit(hits),)])
     assert msgspec.structs.replace(said, cached=True) == known
 

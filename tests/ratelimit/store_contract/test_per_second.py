@@ -20,6 +20,16 @@ class Away(MemoryStore):
         return False
 
 
+class Running(MemoryStore):
+    is_running = False
+
+    async def start(self) -> None:
+        self.is_running = True
+
+    async def stop(self) -> None:
+        self.is_running = False
+
+
 @pytest.fixture
 def two(clock) -> tuple[MemoryStore, MemoryStore]:
     return MemoryStore(1 << 20, clock), MemoryStore(1 << 20, clock)
@@ -51,6 +61,15 @@ async def test_a_reset_reaches_the_store_that_counts(two):
     await store.count([S, M, BOTH])
     assert await store.reset([S[0], BOTH[0]])
     assert (1, 0) == (len(two[0]), len(two[1]))
+
+
+async def test_both_stores_are_started_and_stopped(clock):
+    both = Running(1 << 20, clock), Running(1 << 20, clock)
+    store = PerSecondStore(*both)
+    await store.start()
+    assert [True, True] == [one.is_running for one in both]
+    await store.stop()
+    assert [False, False] == [one.is_running for one in both]
 
 
 @pytest.mark.parametrize("place", [0, 1])
