@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from edgekeeper.config import validated
-from edgekeeper.errors import ConfigError
+from edgekeeper.errors import ConfigError, DependencyError, OperatorError
 from edgekeeper.frames import Loading, frames_of
 from edgekeeper.rpc import Call
 from edgekeeper.service import Runtime, Snapshot
@@ -97,9 +97,11 @@ class Edge:
     async def outcome(self) -> str:
         try:
             section, generation = self.load()
-        except ConfigError:
+            await self.serve(section, generation)
+        except OperatorError:  # also of a file that is named and not there
             return "refused"
-        await self.serve(section, generation)
+        except DependencyError:  # a Redis that is named and not there
+            return "served"
         return "served"
 
 
