@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # not those that start processes, since they wait for drains, nor those that try thousands of cases
 SLOW := $(addprefix --ignore tests/,$(addprefix edgekeeper/,test_process.py test_supervisor.py test_restart.py test_overload.py \
-  test_mistreatment.py test_records.py test_questions.py test_otlp.py reload) $(addprefix authz/,abuse keys replay tokens test_examples.py test_explain.py \
+  test_mistreatment.py test_controls.py test_records.py test_questions.py test_otlp.py reload) $(addprefix authz/,abuse keys replay tokens test_examples.py test_explain.py \
   test_ip_sets.py test_mtls.py test_recorded.py test_speed.py test_trials.py test_wire_exact.py) $(addprefix ratelimit/,redis reference \
   store_contract test_bounds.py test_examples.py test_speed.py test_traces.py))
 UNIT := tests/test_house.py tests/test_canary.py tests/edgekeeper tests/authz tests/ratelimit tests/accesslog tests/protos $(SLOW)
