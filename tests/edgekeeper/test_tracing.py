@@ -238,22 +238,27 @@ def test_a_slow_collector_costs_spans_and_no_time(traced, collector: Any, monkey
     assert 3.0 > time.monotonic() - begun
 
 
-def best_us(call: Callable[[], object], calls: int = 2000, rounds: int = 15) -> float:
-    """Return the CPU time of one call in the best round."""
-    best = float("inf")
+def best_us(*calls: Callable[[], object], times: int = 2000, rounds: int = 15) -> list[float]:
+    """Return the CPU time of each call in its best round; in turns, as the speed of the machine changes meanwhile."""
+    best = [float("inf")] * len(calls)
     for _ in range(rounds):
-        start = time.thread_time_ns()
-        for _ in range(calls):
-            call()
-        best = min(best, time.thread_time_ns() - start)
-    return best / calls / 1000
+        for at, call in enumerate(calls):
+            start = time.thread_time_ns()
+            for _ in range(times):
+                call()
+            best[at] = min(best[at], (time.thread_time_ns() - start) / times / 1000)
+    return best
 
 
 def test_a_call_that_is_not_traced_costs_a_fraction_of_a_span_of_the_sdk_that_is_not_recorded(traced):
-    """Where that one takes 4.3 us, ours takes 0.4, and 1.2 with a `traceparent`; the speed of the machine may change meanwhile."""
+    """Where that one takes 4.3 us, ours takes 0.4, and 1.2 with a `traceparent`."""
     start, theirs = traced(0.001).tracer.start, TracerProvider(sampler=ALWAYS_OFF).get_tracer("x").start_span
     nothing: Mapping[str, str | bytes] = {}
     not_sampled = {"traceparent": UNSAMPLED}
-    theirs_us = best_us(lambda: theirs(METHOD))
-    assert theirs_us / 5 > best_us(lambda: start(METHOD, lambda: nothing))
-    assert theirs_us / 1.25 > best_us(lambda: start(METHOD, lambda: not_sampled))
+    theirs_us, ours_us, with_parent_us = best_us(
+        lambda: theirs(METHOD),
+        lambda: start(METHOD, lambda: nothing),
+        lambda: start(METHOD, lambda: not_sampled),
+    )
+    assert theirs_us / 5 > ours_us
+    assert theirs_us / 2 > with_parent_us
